@@ -1,0 +1,1 @@
+//! The simulated upstream and its traffic; nothing else imports it.

@@ -1,0 +1,6 @@
+//! Tollgate: one gate in front of a metered third-party API.
+#![forbid(unsafe_code)]
+
+pub mod demo;
+pub mod model;
+pub mod rules;
