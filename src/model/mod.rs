@@ -1,1 +1,20 @@
-//! The nouns.
+//! Floor 0: the nouns. No clock, no I/O, no serde, nothing that waits for a lock.
+//!
+//! [`exchange`] is the file to read first: a request is a value that changes type as it is understood.
+
+pub mod body;
+pub mod entry;
+pub mod exchange;
+pub mod fault;
+pub mod fields;
+pub mod key;
+pub mod moment;
+pub mod secret;
+
+pub use body::{Body, BodyError};
+pub use entry::Entry;
+pub use fault::{Fault, FaultKind};
+pub use fields::Fields;
+pub use key::Key;
+pub use moment::Moment;
+pub use secret::Secret;

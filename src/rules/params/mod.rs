@@ -1,1 +1,4 @@
 //! Understanding parameters.
+/// The rules.
+#[derive(Debug)]
+pub struct Params;

@@ -1,0 +1,295 @@
+//! The plan: a configuration as meant. Every name is resolved, every secret is read, every default is filled in.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HeaderName;
+use http::uri::{Authority, Scheme};
+use http::{Method, StatusCode};
+
+use crate::model::exchange::ClientId;
+use crate::model::secret::Secret;
+use crate::rules::params::Params;
+use crate::rules::reuse;
+use crate::rules::routes::Path;
+use crate::rules::window::WindowRule;
+
+/// Everything the gate does, as one value. Indices between its lists are checked when it is made.
+#[derive(Debug)]
+pub struct Plan {
+    /// The listener for clients.
+    pub server: Server,
+    /// The listener for operators.
+    pub admin: Admin,
+    /// How the log looks.
+    pub log: Log,
+    /// What memory may be used for answers.
+    pub cache: Cache,
+    /// The APIs.
+    pub upstreams: Vec<Upstream>,
+    /// Their accounts, of all upstreams in one list.
+    pub accounts: Vec<Account>,
+    /// Who may ask; the first is `anonymous`.
+    pub clients: Vec<Client>,
+    /// What may be asked.
+    pub routes: Vec<Route>,
+    /// What the operator should know although nothing is wrong.
+    pub warnings: Vec<String>,
+}
+
+/// `[server]`
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Whether callers without a key are served although clients are declared, or although the address is not loopback.
+    pub allow_anonymous: bool,
+    /// The limit of each peer address that is no declared client.
+    pub rate_limit: Option<RateLimit>,
+    /// How long a request's head may take, from its first byte.
+    pub header_timeout: Duration,
+    /// How long a request's body may fall silent.
+    pub body_timeout: Duration,
+    /// How long a connection may stay open between requests.
+    pub idle_timeout: Duration,
+    /// The largest request head, in bytes.
+    pub max_head_bytes: usize,
+    /// The most header fields of a request.
+    pub max_headers: usize,
+    /// The longest target, in bytes.
+    pub max_target_bytes: usize,
+    /// The largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// The most connections at once.
+    pub max_connections: usize,
+    /// How long `/readyz` fails before listeners close.
+    pub drain_delay: Duration,
+    /// How long draining may take in all.
+    pub drain_timeout: Duration,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What callers must present; required off loopback.
+    pub token: Option<Secret>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// Which lines appear, as `tracing_subscriber::EnvFilter` reads it: `info`, `tollgate=debug`.
+    pub level: String,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For a person at a terminal.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[cache]`
+#[derive(Debug, Clone, Copy)]
+pub struct Cache {
+    /// The most bytes all entries may keep, overhead included.
+    pub max_bytes: u64,
+    /// The largest body that is kept.
+    pub max_entry_bytes: usize,
+    /// The most bytes of bodies that may be arriving to be kept.
+    pub max_inflight_bytes: usize,
+}
+
+/// `[upstreams.NAME]`
+#[derive(Debug)]
+pub struct Upstream {
+    /// Its name.
+    pub name: String,
+    /// `http` or `https`.
+    pub scheme: Scheme,
+    /// Host and port, as `Host` says them.
+    pub authority: Authority,
+    /// What stands before every path: empty, or a path that begins with `/` and does not end with one.
+    pub base_path: String,
+    /// How long connecting may take, TLS included.
+    pub connect_timeout: Duration,
+    /// How long a call may take from grant to the last byte of its head, and how long its body may fall silent.
+    pub timeout: Duration,
+    /// The most calls at once.
+    pub max_concurrent: usize,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+    /// Certificates to trust beside the bundled roots, DER (`tls.ca`, a PEM file).
+    pub extra_roots: Vec<rustls_pki_types::CertificateDer<'static>>,
+}
+
+/// `[upstreams.NAME.accounts.NAME]`
+#[derive(Debug)]
+pub struct Account {
+    /// Its name, unique within its upstream.
+    pub name: String,
+    /// Its upstream, by place.
+    pub upstream: usize,
+    /// Credentials sent as header fields, in declared order.
+    pub headers: Vec<(HeaderName, Credential)>,
+    /// Credentials sent as query parameters, in declared order.
+    pub query: Vec<(String, Credential)>,
+    /// What may be spent: all windows must admit. Empty: `quota = "none"`.
+    pub quota: Vec<WindowRule>,
+    /// The longest a call may wait for the account.
+    pub max_wait: Duration,
+    /// The most calls that may wait at once.
+    pub max_waiting: usize,
+    /// What a call costs, in the operator's currency.
+    pub price: Option<f64>,
+}
+
+/// A secret and where it comes from, so that it can be read again.
+#[derive(Debug, Clone)]
+pub struct Credential {
+    /// Where it comes from.
+    pub source: SecretSource,
+    /// What was read.
+    pub value: Secret,
+}
+
+/// Where a secret comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// An environment variable, by name.
+    Env(String),
+    /// A file, by path.
+    File(std::path::PathBuf),
+    /// The configuration itself.
+    Literal,
+}
+
+/// `[clients.NAME]`
+#[derive(Debug)]
+pub struct Client {
+    /// Its name; `anonymous` for the first.
+    pub name: String,
+    /// Its key; none for `anonymous`.
+    pub key: Option<Secret>,
+    /// How often it may ask.
+    pub rate_limit: Option<RateLimit>,
+    /// The routes it may use, by place; `None`: all.
+    pub routes: Option<Vec<usize>>,
+    /// Whether a parameter that cannot be understood is a 400.
+    pub strict: bool,
+    /// Whether its `cache-control: no-cache` is honoured where the route honours it.
+    pub may_refresh: bool,
+}
+
+/// `{ requests, per, burst }`: on average `requests` in `per`, at most `burst` at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// How many.
+    pub requests: u32,
+    /// In how long.
+    pub per: Duration,
+    /// How many at once; `requests` if not stated.
+    pub burst: u32,
+}
+
+/// `[[routes]]`
+#[derive(Debug)]
+pub struct Route {
+    /// Its name, unique.
+    pub name: String,
+    /// Which paths it serves.
+    pub path: Path,
+    /// Its upstream, by place.
+    pub upstream: usize,
+    /// Its account, by place; `None` where the upstream has none.
+    pub account: Option<usize>,
+    /// The path asked of the upstream in place of the request's own; for a `/*` path, what replaces the part before `*`.
+    pub upstream_path: Option<String>,
+    /// The methods it allows.
+    pub methods: Methods,
+    /// The request fields that are forwarded.
+    pub forward_headers: ForwardHeaders,
+    /// How parameters are understood; `None`: the query passes, sorted by name.
+    pub params: Option<Arc<Params>>,
+    /// When answers are kept and reused.
+    pub cache: reuse::Policy,
+    /// Where an item names whom it is about, as (JSON pointer, parameter that reads it).
+    pub tags: Vec<(String, String)>,
+    /// Which parameters say page and size.
+    pub pages: Option<Pages>,
+    /// The longest a client waits in all, where it does not say.
+    pub timeout: Duration,
+}
+
+/// `methods`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Methods {
+    /// `"all"`: every method but TRACE and CONNECT.
+    All,
+    /// These.
+    List(Vec<Method>),
+}
+
+/// `forward_headers`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ForwardHeaders {
+    /// `"all"`: every end-to-end field.
+    All,
+    /// These.
+    List(Vec<HeaderName>),
+}
+
+/// `[routes.pages]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pages {
+    /// The parameter that names the page, by place in `params`.
+    pub page: usize,
+    /// The parameter that names the size, by place in `params`.
+    pub size: usize,
+    /// Items of a block.
+    pub block: u32,
+    /// Where an item names itself, a JSON pointer.
+    pub id: Option<String>,
+    /// How old an item deeper than the first block may be.
+    pub settled_ttl: Option<Duration>,
+}
+
+impl Plan {
+    /// The account of a route, if its upstream has any.
+    pub fn account_of(&self, route: &Route) -> Option<&Account> {
+        self.accounts.get(route.account?)
+    }
+
+    /// Whether `client` may use the route at `route`.
+    pub fn allows(&self, client: ClientId, route: usize) -> bool {
+        let client = self.clients.get(usize::from(client.0));
+        client.is_some_and(|client| client.routes.as_ref().is_none_or(|routes| routes.contains(&route)))
+    }
+}
+
+impl Methods {
+    /// Whether `method` is allowed.
+    pub fn allow(&self, method: &Method) -> bool {
+        match self {
+            Self::All => !matches!(*method, Method::TRACE | Method::CONNECT),
+            Self::List(methods) => methods.contains(method),
+        }
+    }
+}
+
+/// Whether an address can be reached from this machine alone.
+pub fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+/// The statuses `ttl_for` may name: those a cache may keep.
+pub fn may_be_kept(status: StatusCode) -> bool {
+    !status.is_informational() && !status.is_server_error() && !matches!(status.as_u16(), 206 | 304 | 401 | 403 | 428 | 429 | 431)
+}

@@ -1,0 +1,394 @@
+//! ★ A request, and what it turns into: each type is what the next stage may rely on.
+//!
+//! ```text
+//! Arrival → Known → Routed → Ask → Fetch → Call → Granted → Signed
+//!    who?     where?   what?   from memory?  now?    with which secret?
+//! ```
+//!
+//! A stage takes one of these and hands on the next, so a stage in the wrong place does not compile. What comes
+//! back is an [`Answer`] or a [`Fault`](super::Fault).
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::header::{HeaderMap, HeaderValue};
+use http::{Method, StatusCode, Uri};
+
+use super::body::Body;
+use super::entry::Entry;
+use super::key::Key;
+use super::moment::Moment;
+
+/// A declared client, by its place in the plan; 0 is `anonymous`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(pub u16);
+
+/// A route, by its place in the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RouteId(pub u16);
+
+/// A request as it came in: a head that parsed, a body that may still arrive, and from where.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The method.
+    pub method: Method,
+    /// The target, in origin or absolute form.
+    pub uri: Uri,
+    /// Every field the client sent.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Body,
+    /// Who is at the other end of the connection.
+    pub peer: SocketAddr,
+    /// When the head was complete.
+    pub at: Moment,
+    /// What is found out about it, for whoever reports on it.
+    pub notes: Arc<Notes>,
+}
+
+/// What is found out about a request on its way, kept for its report however it ends.
+#[derive(Debug)]
+pub struct Notes {
+    /// The request's id: the client's, or one made here. Visible ASCII, at most 128 characters.
+    pub id: HeaderValue,
+    /// Who asks; unset until authenticated.
+    pub client: OnceLock<ClientId>,
+    /// Which route; unset until routed.
+    pub route: OnceLock<RouteId>,
+    /// The question as understood; unset until then.
+    pub question: OnceLock<Arc<Question>>,
+}
+
+/// A request whose sender is known. The client's key is gone from its headers.
+#[derive(Debug)]
+pub struct Known {
+    /// The request.
+    pub arrival: Box<Arrival>,
+    /// Who asks.
+    pub client: ClientId,
+}
+
+/// A request that a route serves, by a method the route allows.
+#[derive(Debug)]
+pub struct Routed {
+    /// The request.
+    pub arrival: Box<Arrival>,
+    /// Who asks.
+    pub client: ClientId,
+    /// Which route.
+    pub route: RouteId,
+}
+
+/// What a request means, apart from who asks and when: shared by everyone who spells it the same way.
+#[derive(Debug)]
+pub struct Question {
+    /// Equal exactly when two questions have the same answer.
+    pub key: Key,
+    /// The path and query the upstream receives, credentials aside; exactly what the key was built from.
+    pub target: String,
+    /// The value of `Tollgate-Understood`, if anything was changed.
+    pub understood: Option<HeaderValue>,
+    /// What was changed, as (parameter, rule) for the counters.
+    pub changes: Vec<(u16, &'static str)>,
+    /// Which part of a collection is asked for, where the route declares pages.
+    pub window: Option<Window>,
+}
+
+/// What a client asks of a collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// The page, counted as the route counts them.
+    pub page: u64,
+    /// Items on a page.
+    pub size: u64,
+}
+
+/// A request after it was understood.
+#[derive(Debug)]
+pub struct Ask {
+    /// Who asks.
+    pub client: ClientId,
+    /// Which route.
+    pub route: RouteId,
+    /// The method.
+    pub method: Method,
+    /// What it means.
+    pub question: Arc<Question>,
+    /// The client's fields that may go upstream, or that say how it may be answered.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Body,
+    /// When the client's own patience ends.
+    pub deadline: Moment,
+    /// From where, for the limit per address.
+    pub peer: SocketAddr,
+}
+
+/// What the cache could not answer: to be fetched.
+#[derive(Debug)]
+pub struct Fetch {
+    /// Who caused it.
+    pub client: ClientId,
+    /// Which route's rules apply.
+    pub route: RouteId,
+    /// The method.
+    pub method: Method,
+    /// What is asked.
+    pub question: Arc<Question>,
+    /// Exactly the fields that go upstream, credentials aside.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Body,
+    /// When whoever waits stops waiting.
+    pub deadline: Moment,
+    /// Whether one call may serve everyone who asks the same.
+    pub sharing: Sharing,
+}
+
+/// Whether a fetch may be shared and its answer kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sharing {
+    /// One call for everyone who asks now; the answer is kept if it may be.
+    Shared {
+        /// The arrival of the entry that was found wanting, so that a newer one is recognised.
+        held: Option<Moment>,
+    },
+    /// A call of its own whose answer is nobody else's.
+    Alone,
+}
+
+/// One upstream call: what every try sends.
+#[derive(Debug)]
+pub struct Call {
+    /// Whom it is charged to.
+    pub client: ClientId,
+    /// Which route's rules apply.
+    pub route: RouteId,
+    /// The method.
+    pub method: Method,
+    /// What is asked.
+    pub question: Arc<Question>,
+    /// Exactly the fields that go upstream, credentials aside.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Body,
+    /// When nobody waits any longer.
+    pub deadline: Moment,
+    /// Whether the answer may be kept.
+    pub keep: bool,
+}
+
+/// A call that the account's quota and the upstream's ceiling admit. Holds its place until the answer has ended.
+#[derive(Debug)]
+pub struct Granted<G> {
+    /// The call.
+    pub call: Call,
+    /// Its place; given back when dropped.
+    pub grant: G,
+    /// How long it waited for it.
+    pub waited: Duration,
+}
+
+/// A call with its credentials: complete, and the first thing that must never be shown.
+pub struct Signed<G> {
+    /// The method.
+    pub method: Method,
+    /// Path and query, credentials included.
+    pub target: String,
+    /// All fields, credentials included.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Body,
+    /// Which route, hence which upstream.
+    pub route: RouteId,
+    /// When nobody waits any longer.
+    pub deadline: Moment,
+    /// Its place; given back when the answer has ended.
+    pub grant: G,
+}
+
+/// What a client gets when nothing went wrong at the gate: an upstream's own error is an answer too.
+#[derive(Debug)]
+pub struct Answer {
+    /// What is answered.
+    pub content: Content,
+    /// How the cache took part (RFC 9211).
+    pub cache: CacheStatus,
+    /// Where the time went.
+    pub timing: Timing,
+}
+
+/// What is answered.
+#[derive(Debug)]
+pub enum Content {
+    /// A stored response of this age.
+    Stored(Arc<Entry>, Duration),
+    /// A response that is nobody else's.
+    Passed(Passed),
+}
+
+/// A response that is passed on as it comes.
+#[derive(Debug)]
+pub struct Passed {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields, without those of the upstream's connection.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Body,
+    /// When its head arrived.
+    pub arrived: Moment,
+}
+
+/// Where an answer's time went, the gate's own aside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// Waiting for a grant or for somebody else's call.
+    pub wait: Duration,
+    /// From the call's first byte to its answer's head.
+    pub upstream: Option<Duration>,
+}
+
+/// How the cache took part, in the words of RFC 9211.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheStatus {
+    /// Answered from memory with this many seconds of freshness left; negative: stale, for the reason given.
+    Hit {
+        /// Seconds left.
+        ttl: i64,
+        /// Why it is stale.
+        stale: Option<Stale>,
+    },
+    /// Forwarded.
+    Forwarded {
+        /// Why.
+        why: Why,
+        /// What the upstream said.
+        status: u16,
+        /// Whether the answer was kept.
+        stored: bool,
+        /// Whether somebody else's call served it.
+        collapsed: bool,
+    },
+    /// The gate's own answer: no cache took part.
+    Own,
+}
+
+/// Why a stale answer was given (`detail` of a stale hit).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stale {
+    /// A refresh is under way.
+    Revalidating,
+    /// The upstream answered with an error.
+    UpstreamError,
+    /// The upstream could not be reached, or did not answer.
+    Unreachable,
+    /// The quota is spent.
+    Quota,
+    /// The account rests.
+    Paused,
+}
+
+/// Why a request was forwarded (`fwd` of RFC 9211 §2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The route does not cache, or the request cannot be answered from a cache.
+    Bypass,
+    /// The method.
+    Method,
+    /// Nothing held for this question.
+    UriMiss,
+    /// Something held, but for other fields.
+    VaryMiss,
+    /// Something held, but too old.
+    Stale,
+    /// The client asked for a fresh one.
+    Request,
+}
+
+impl Notes {
+    /// Nothing known yet but the id.
+    pub fn new(id: HeaderValue) -> Arc<Self> {
+        Arc::new(Self { id, client: OnceLock::new(), route: OnceLock::new(), question: OnceLock::new() })
+    }
+}
+
+impl Answer {
+    /// The gate's own answer.
+    pub fn own(status: StatusCode, headers: HeaderMap, body: Body, now: Moment) -> Self {
+        Self {
+            content: Content::Passed(Passed { status, headers, body, arrived: now }),
+            cache: CacheStatus::Own,
+            timing: Timing::default(),
+        }
+    }
+
+    /// The status, stored or passed.
+    pub fn status(&self) -> StatusCode {
+        match &self.content {
+            Content::Stored(entry, _) => entry.status,
+            Content::Passed(passed) => passed.status,
+        }
+    }
+}
+
+impl Stale {
+    /// The word in `Cache-Status` and in the metric's `reason`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Revalidating => "revalidating",
+            Self::UpstreamError => "upstream-error",
+            Self::Unreachable => "unreachable",
+            Self::Quota => "quota",
+            Self::Paused => "paused",
+        }
+    }
+}
+
+impl Why {
+    /// The word in `Cache-Status`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bypass => "bypass",
+            Self::Method => "method",
+            Self::UriMiss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+            Self::Stale => "stale",
+            Self::Request => "request",
+        }
+    }
+}
+
+impl CacheStatus {
+    /// The metric's `result`.
+    pub const fn result(self) -> &'static str {
+        match self {
+            Self::Hit { stale: None, .. } => "hit",
+            Self::Hit { stale: Some(_), .. } => "stale",
+            Self::Forwarded { collapsed: true, .. } => "collapsed",
+            Self::Forwarded { why: Why::Bypass | Why::Method, .. } | Self::Own => "bypass",
+            Self::Forwarded { .. } => "miss",
+        }
+    }
+}
+
+impl std::fmt::Display for CacheStatus {
+    /// The field's value without the cache's name: `hit; ttl=12`, `fwd=uri-miss; fwd-status=200; stored`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Self::Own => Ok(()),
+            Self::Hit { ttl, stale } => {
+                write!(f, "hit; ttl={ttl}")?;
+                stale.map_or(Ok(()), |reason| write!(f, "; detail={}", reason.as_str()))
+            }
+            Self::Forwarded { why, status, stored, collapsed } => {
+                write!(f, "fwd={}; fwd-status={status}", why.as_str())?;
+                if stored {
+                    f.write_str("; stored")?;
+                }
+                if collapsed { f.write_str("; collapsed") } else { Ok(()) }
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What makes two asks the same: the parts that can change an upstream's answer, joined so that they cannot blur.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
+
+/// Seeded once a process, so that nobody outside can choose queries that collide in our tables.
+static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// The cache key of an ask. Equal exactly when all parts are equal: the bytes are compared, the hash is only where
+/// to look. Cloning shares.
+#[derive(Clone)]
+pub struct Key(Arc<Parts>);
+
+struct Parts {
+    hash: u64,
+    bytes: Box<[u8]>,
+}
+
+impl Key {
+    /// Joins `parts`, each behind its length, so that `("ab", "c")` and `("a", "bc")` differ.
+    pub fn from_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut bytes = Vec::with_capacity(128);
+        for part in parts {
+            bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            bytes.extend_from_slice(part);
+        }
+        let hash = SEED.hash_one(&bytes);
+        Self(Arc::new(Parts { hash, bytes: bytes.into_boxed_slice() }))
+    }
+
+    /// A name for the key that people can compare, and that does not show what was asked for: the first 16 bytes
+    /// of its SHA-256, in hex.
+    pub fn digest(&self) -> String {
+        use fmt::Write;
+        let digest = ring::digest::digest(&ring::digest::SHA256, &self.0.bytes);
+        digest.as_ref().iter().take(16).fold(String::with_capacity(32), |mut hex, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    }
+
+    /// How many bytes the key keeps.
+    pub fn size(&self) -> usize {
+        self.0.bytes.len() + size_of::<Parts>() + 2 * size_of::<usize>()
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || (self.0.hash == other.0.hash && self.0.bytes == other.0.bytes)
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.hash);
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({})", self.digest())
+    }
+}
+
+/// Hashes a [`Key`] by the hash it already carries.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KeyHasher(u64);
+
+/// Builds [`KeyHasher`]s.
+pub type BuildKeyHasher = std::hash::BuildHasherDefault<KeyHasher>;
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        // Keys write one u64; anything else is mixed plainly rather than refused.
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = self.0.rotate_left(32) ^ hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn keys_are_equal_exactly_when_their_parts_are(
+            a in prop::collection::vec(prop::collection::vec(0u8..3, 0..4), 0..4),
+            b in prop::collection::vec(prop::collection::vec(0u8..3, 0..4), 0..4),
+        ) {
+            let key = |parts: &[Vec<u8>]| Key::from_parts(parts.iter().map(Vec::as_slice));
+            prop_assert_eq!(key(&a) == key(&b), a == b);
+            prop_assert_eq!(key(&a).digest() == key(&b).digest(), a == b);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! One window of an account's quota, as a state machine without a clock: never more than `requests` in any interval
+//! of length `per`, as the upstream counts them.
+//!
+//! The upstream counts a call at some moment between its sending and its answer. A slot is therefore held from the
+//! sending until `per` after the answer's first byte: whichever moment the upstream chose, it lies at least `per`
+//! before the slot's next use.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::model::moment::Moment;
+
+/// `{ requests = 10, per = "1s" }`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowRule {
+    /// How many calls.
+    pub requests: u32,
+    /// In any interval of this length.
+    pub per: Duration,
+}
+
+/// A window's state: how many calls are under way, and when the finished ones give their slots back.
+#[derive(Debug)]
+pub struct Window {
+    rule: WindowRule,
+    under_way: u32,
+    /// When each finished call's slot is free again, earliest first.
+    free_at: VecDeque<Moment>,
+}
+
+impl Window {
+    /// A window nothing was spent of.
+    pub fn new(rule: WindowRule) -> Self {
+        Self { rule, under_way: 0, free_at: VecDeque::new() }
+    }
+
+    /// Its rule.
+    pub fn rule(&self) -> WindowRule {
+        self.rule
+    }
+
+    /// How many calls it admits at `now`.
+    pub fn remaining(&mut self, now: Moment) -> u32 {
+        while self.free_at.front().is_some_and(|free| *free <= now) {
+            self.free_at.pop_front();
+        }
+        let held = self.under_way + u32::try_from(self.free_at.len()).unwrap_or(u32::MAX);
+        self.rule.requests.saturating_sub(held)
+    }
+
+    /// A call is sent: its slot is held until [`Window::end`].
+    pub fn begin(&mut self) {
+        self.under_way += 1;
+    }
+
+    /// The call was answered, or given up, at `now`.
+    pub fn end(&mut self, now: Moment) {
+        self.under_way = self.under_way.saturating_sub(1);
+        // Moments come from one clock, but from several tasks: keep the queue sorted.
+        let free = now + self.rule.per;
+        let at = self.free_at.partition_point(|held| *held <= free);
+        self.free_at.insert(at, free);
+    }
+
+    /// The call was never sent: its slot is as if it had not been.
+    pub fn give_back(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+    }
+
+    /// The earliest moment at which a slot can be free for whoever stands behind `ahead` others; `now` if one is. A
+    /// call under way cannot give its slot back sooner than `per` from now.
+    pub fn next_free(&mut self, now: Moment, ahead: usize) -> Moment {
+        let remaining = self.remaining(now) as usize;
+        if ahead < remaining {
+            return now;
+        }
+        let place = ahead - remaining;
+        match self.free_at.get(place) {
+            Some(free) => *free,
+            // Beyond what has finished: one period for every full turn of the window.
+            None => {
+                let beyond = place - self.free_at.len();
+                let turns = u32::try_from(beyond / self.rule.requests.max(1) as usize).unwrap_or(u32::MAX);
+                now + self.rule.per.saturating_mul(turns.saturating_add(1))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The window law: whatever the moments of sending and answering, and wherever between them the upstream
+        /// counts, no interval of length `per` holds more than `requests` calls.
+        #[test]
+        fn no_interval_holds_more_than_the_window_admits(
+            requests in 1u32..5,
+            steps in prop::collection::vec((0u64..40, 0u64..60, 0.0f64..1.0), 1..120),
+        ) {
+            let per = Duration::from_nanos(50);
+            let mut window = Window::new(WindowRule { requests, per });
+            let mut now = Moment::ORIGIN;
+            let mut answers: Vec<Moment> = Vec::new();
+            let mut counted: Vec<Moment> = Vec::new();
+            for (pause, latency, share) in steps {
+                now = now + Duration::from_nanos(pause);
+                answers.sort();
+                while answers.first().is_some_and(|at| *at <= now) {
+                    window.end(answers.remove(0));
+                }
+                if window.remaining(now) > 0 {
+                    window.begin();
+                    answers.push(now + Duration::from_nanos(latency));
+                    counted.push(now + Duration::from_nanos((latency as f64 * share) as u64));
+                }
+            }
+            counted.sort();
+            for run in counted.windows(requests as usize + 1) {
+                prop_assert!(run[requests as usize].since(run[0]) >= per);
+            }
+        }
+
+        /// Whoever comes back at the moment named finds a slot, if nobody else came meanwhile.
+        #[test]
+        fn the_next_free_moment_is_true(ends in prop::collection::vec(0u64..100, 1..8), requests in 1u32..8) {
+            let mut window = Window::new(WindowRule { requests, per: Duration::from_nanos(50) });
+            let now = Moment::from_nanos(100);
+            for end in ends.iter().take(requests as usize) {
+                window.begin();
+                window.end(Moment::from_nanos(*end));
+            }
+            let free = window.next_free(now, 0);
+            prop_assert!(window.remaining(free) > 0);
+            if free > now {
+                prop_assert_eq!(window.remaining(free.before(Duration::from_nanos(1))), 0);
+            }
+        }
+    }
+}
