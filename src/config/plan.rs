@@ -1,19 +1,23 @@
 //! The plan: a configuration as meant. Every name is resolved, every secret is read, every default is filled in.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use http::header::HeaderName;
 use http::uri::{Authority, Scheme};
-use http::{Method, StatusCode};
 
 use crate::model::exchange::ClientId;
 use crate::model::secret::Secret;
-use crate::rules::params::Params;
+pub use crate::rules::headers::ForwardHeaders;
+use crate::rules::params::{Params, Unknown};
 use crate::rules::reuse;
+pub use crate::rules::routes::Methods;
 use crate::rules::routes::Path;
 use crate::rules::window::WindowRule;
+pub use crate::state::limits::RateLimit;
 
 /// Everything the gate does, as one value. Indices between its lists are checked when it is made.
 #[derive(Debug)]
@@ -75,7 +79,7 @@ pub struct Admin {
     /// Where it listens.
     pub listen: SocketAddr,
     /// What callers must present; required off loopback.
-    pub token: Option<Secret>,
+    pub token: Option<Credential>,
 }
 
 /// `[log]`
@@ -126,7 +130,9 @@ pub struct Upstream {
     pub max_concurrent: usize,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
-    /// Certificates to trust beside the bundled roots, DER (`tls.ca`, a PEM file).
+    /// The PEM file of further authorities (`tls.ca`).
+    pub ca: Option<PathBuf>,
+    /// What it held: certificates to trust beside the bundled roots, DER.
     pub extra_roots: Vec<rustls_pki_types::CertificateDer<'static>>,
 }
 
@@ -166,7 +172,7 @@ pub enum SecretSource {
     /// An environment variable, by name.
     Env(String),
     /// A file, by path.
-    File(std::path::PathBuf),
+    File(PathBuf),
     /// The configuration itself.
     Literal,
 }
@@ -177,9 +183,15 @@ pub struct Client {
     /// Its name; `anonymous` for the first.
     pub name: String,
     /// Its key; none for `anonymous`.
-    pub key: Option<Secret>,
-    /// How often it may ask.
+    pub key: Option<Credential>,
+    /// How often it may ask. None for `anonymous`, whose limit is `server.rate_limit`, of each peer address.
     pub rate_limit: Option<RateLimit>,
+    /// How many upstream calls it may cause.
+    pub budget: Option<WindowRule>,
+    /// Its share of the accounts when they are contended.
+    pub weight: u32,
+    /// Whose calls go first.
+    pub priority: Priority,
     /// The routes it may use, by place; `None`: all.
     pub routes: Option<Vec<usize>>,
     /// Whether a parameter that cannot be understood is a 400.
@@ -188,15 +200,13 @@ pub struct Client {
     pub may_refresh: bool,
 }
 
-/// `{ requests, per, burst }`: on average `requests` in `per`, at most `burst` at once.
+/// `priority`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateLimit {
-    /// How many.
-    pub requests: u32,
-    /// In how long.
-    pub per: Duration,
-    /// How many at once; `requests` if not stated.
-    pub burst: u32,
+pub enum Priority {
+    /// Somebody waits for it.
+    Interactive,
+    /// Whenever there is room.
+    Batch,
 }
 
 /// `[[routes]]`
@@ -218,6 +228,8 @@ pub struct Route {
     pub forward_headers: ForwardHeaders,
     /// How parameters are understood; `None`: the query passes, sorted by name.
     pub params: Option<Arc<Params>>,
+    /// What becomes of undeclared parameters; `params` knows it too.
+    pub unknown: Unknown,
     /// When answers are kept and reused.
     pub cache: reuse::Policy,
     /// Where an item names whom it is about, as (JSON pointer, parameter that reads it).
@@ -226,24 +238,6 @@ pub struct Route {
     pub pages: Option<Pages>,
     /// The longest a client waits in all, where it does not say.
     pub timeout: Duration,
-}
-
-/// `methods`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Methods {
-    /// `"all"`: every method but TRACE and CONNECT.
-    All,
-    /// These.
-    List(Vec<Method>),
-}
-
-/// `forward_headers`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ForwardHeaders {
-    /// `"all"`: every end-to-end field.
-    All,
-    /// These.
-    List(Vec<HeaderName>),
 }
 
 /// `[routes.pages]`
@@ -274,16 +268,6 @@ impl Plan {
     }
 }
 
-impl Methods {
-    /// Whether `method` is allowed.
-    pub fn allow(&self, method: &Method) -> bool {
-        match self {
-            Self::All => !matches!(*method, Method::TRACE | Method::CONNECT),
-            Self::List(methods) => methods.contains(method),
-        }
-    }
-}
-
 /// Whether an address can be reached from this machine alone.
 pub fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
@@ -291,5 +275,7 @@ pub fn is_loopback(address: IpAddr) -> bool {
 
 /// The statuses `ttl_for` may name: those a cache may keep.
 pub fn may_be_kept(status: StatusCode) -> bool {
-    !status.is_informational() && !status.is_server_error() && !matches!(status.as_u16(), 206 | 304 | 401 | 403 | 428 | 429 | 431)
+    !status.is_informational()
+        && !status.is_server_error()
+        && !matches!(status.as_u16(), 206 | 304 | 401 | 403 | 428 | 429 | 431)
 }

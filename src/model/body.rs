@@ -4,7 +4,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 /// What the gate sends and receives. `Full` costs no allocation beyond its bytes: the way of a hit.
@@ -46,6 +46,12 @@ impl Body {
     /// A body that still arrives.
     pub fn stream(body: impl HttpBody<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {
         Self::Stream(Box::pin(body))
+    }
+
+    /// `head`, then what is left of `self`: for a body that was read ahead.
+    #[must_use]
+    pub fn resumed(self, head: Bytes) -> Self {
+        if head.is_empty() { self } else { Self::stream(Resumed { head, rest: self }) }
     }
 
     /// Whether there is nothing to send, known before asking for it.
@@ -107,56 +113,10 @@ impl HttpBody for Body {
     }
 }
 
-/// What became of collecting a body under a limit.
-#[derive(Debug)]
-pub enum Collected {
-    /// All of it.
-    Whole(Bytes),
-    /// More than the limit: the same body again, nothing lost, still arriving.
-    Larger(Body),
-}
-
-/// Reads `body` whole if it has at most `limit` bytes. Trailers are dropped.
-///
-/// # Errors
-/// What ended the body before its end.
-pub async fn collect(body: Body, limit: usize) -> Result<Collected, BodyError> {
-    let mut stream = match body {
-        Body::Empty => return Ok(Collected::Whole(Bytes::new())),
-        Body::Full(bytes) if bytes.len() <= limit => return Ok(Collected::Whole(bytes)),
-        Body::Full(bytes) => return Ok(Collected::Larger(Body::Full(bytes))),
-        Body::Stream(stream) => stream,
-    };
-    let announced = stream.size_hint().lower();
-    if announced > limit as u64 {
-        return Ok(Collected::Larger(Body::Stream(stream)));
-    }
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    while let Some(frame) = std::future::poll_fn(|cx| stream.as_mut().poll_frame(cx)).await {
-        let Ok(chunk) = frame?.into_data() else { continue };
-        if first.is_empty() && rest.is_empty() {
-            // A body that comes in one piece is kept as it came, without a copy.
-            first = chunk;
-        } else {
-            if rest.is_empty() {
-                rest.reserve(usize::try_from(announced).unwrap_or(0).clamp(first.len() + chunk.len(), limit.max(1)));
-                rest.extend_from_slice(&first);
-            }
-            rest.extend_from_slice(&chunk);
-        }
-        if first.len().max(rest.len()) > limit {
-            let head = if rest.is_empty() { first } else { rest.freeze() };
-            return Ok(Collected::Larger(Body::stream(Resumed { head, stream })));
-        }
-    }
-    Ok(Collected::Whole(if rest.is_empty() { first } else { rest.freeze() }))
-}
-
-/// A body whose beginning was read ahead.
+/// A body whose beginning was read ahead: the beginning again, then the rest.
 struct Resumed {
     head: Bytes,
-    stream: Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>,
+    rest: Body,
 }
 
 impl HttpBody for Resumed {
@@ -168,17 +128,17 @@ impl HttpBody for Resumed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.head.is_empty() {
-            return self.stream.as_mut().poll_frame(cx);
+            return Pin::new(&mut self.rest).poll_frame(cx);
         }
         Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.head)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.head.is_empty() && self.stream.is_end_stream()
+        self.head.is_empty() && self.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let rest = self.stream.size_hint();
+        let rest = self.rest.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + self.head.len() as u64);
         if let Some(upper) = rest.upper() {

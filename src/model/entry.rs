@@ -1,12 +1,13 @@
 //! A stored response, and what was read from it once so that nothing is parsed again on the way of a hit.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 
+use super::exchange::Stale;
 use super::fields::Fields;
 use super::moment::Moment;
 
@@ -28,7 +29,7 @@ pub struct Facts {
     pub if_error: Option<Duration>,
 }
 
-/// A stored response. Immutable but for the moment before which nobody need try to refresh it again.
+/// A stored response. Immutable but for how its refresh stands.
 #[derive(Debug)]
 pub struct Entry {
     /// The response's status.
@@ -45,8 +46,12 @@ pub struct Entry {
     pub facts: Facts,
     /// The request's values of the fields its `Vary` names (RFC 9111 §4.1).
     pub selectors: Box<[(HeaderName, Option<HeaderValue>)]>,
-    /// No refresh starts before this moment: set while one is under way and for a while after one failed.
-    next_refresh: AtomicU64,
+    /// Somebody refreshes it until this moment.
+    refreshing_until: AtomicU64,
+    /// The last refresh failed, and until this moment another is not worth a call.
+    failing_until: AtomicU64,
+    /// Why it failed, as a place in [`Stale::ALL`].
+    failing_for: AtomicU8,
 }
 
 impl Entry {
@@ -58,7 +63,18 @@ impl Entry {
         facts: Facts,
         selectors: Box<[(HeaderName, Option<HeaderValue>)]>,
     ) -> Self {
-        Self { status, fields, body, arrived, initial_age, facts, selectors, next_refresh: AtomicU64::new(0) }
+        Self {
+            status,
+            fields,
+            body,
+            arrived,
+            initial_age,
+            facts,
+            selectors,
+            refreshing_until: AtomicU64::new(0),
+            failing_until: AtomicU64::new(0),
+            failing_for: AtomicU8::new(0),
+        }
     }
 
     /// How old the response is at `now` (RFC 9111 §4.2.3).
@@ -66,29 +82,38 @@ impl Entry {
         self.initial_age + now.since(self.arrived)
     }
 
-    /// Whether a request with `headers` selects this response (RFC 9111 §4.1).
-    pub fn is_selected_by(&self, headers: &HeaderMap) -> bool {
-        self.selectors.iter().all(|(name, value)| headers.get(name) == value.as_ref())
+    /// Whether a request that sends upstream what `sent` says of a field selects this response (RFC 9111 §4.1).
+    pub fn is_selected_by<'a>(&self, sent: impl Fn(&HeaderName) -> Option<&'a HeaderValue>) -> bool {
+        self.selectors.iter().all(|(name, value)| sent(name) == value.as_ref())
     }
 
-    /// Claims the next refresh until `until`; `false` if somebody else has it or the last one failed lately.
+    /// Claims its refresh until `until`; `false` if somebody else has it.
     pub fn claim_refresh(&self, now: Moment, until: Moment) -> bool {
-        let next = self.next_refresh.load(Ordering::Relaxed);
-        next <= now.as_nanos()
-            && self
-                .next_refresh
-                .compare_exchange(next, until.as_nanos(), Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+        let held = self.refreshing_until.load(Ordering::Relaxed);
+        let claim = || {
+            self.refreshing_until.compare_exchange(
+                held,
+                until.as_nanos(),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            )
+        };
+        held <= now.as_nanos() && claim().is_ok()
     }
 
-    /// Nobody need try to refresh it before `until`.
-    pub fn postpone_refresh(&self, until: Moment) {
-        self.next_refresh.store(until.as_nanos(), Ordering::Relaxed);
+    /// A refresh failed for `reason`: until `until` another is not worth a call.
+    pub fn refresh_failed(&self, reason: Stale, until: Moment) {
+        let place = Stale::ALL.iter().position(|held| *held == reason).unwrap_or_default();
+        self.failing_for.store(u8::try_from(place).unwrap_or_default(), Ordering::Relaxed);
+        self.failing_until.store(until.as_nanos(), Ordering::Relaxed);
+        self.refreshing_until.store(until.as_nanos(), Ordering::Relaxed);
     }
 
-    /// Whether a refresh is under way or failed so lately that another is not worth a call.
-    pub fn is_refresh_postponed(&self, now: Moment) -> bool {
-        self.next_refresh.load(Ordering::Relaxed) > now.as_nanos()
+    /// Why a refresh is not worth a call at `now`, if it is not.
+    pub fn failing(&self, now: Moment) -> Option<Stale> {
+        let failing = self.failing_until.load(Ordering::Relaxed) > now.as_nanos();
+        let reason = || Stale::ALL.get(usize::from(self.failing_for.load(Ordering::Relaxed))).copied();
+        failing.then(reason).flatten()
     }
 
     /// How many bytes it keeps, its own overhead included.
@@ -96,6 +121,10 @@ impl Entry {
         self.body.len()
             + self.fields.size()
             + size_of::<Self>()
-            + self.selectors.iter().map(|(_, value)| 80 + value.as_ref().map_or(0, HeaderValue::len)).sum::<usize>()
+            + self
+                .selectors
+                .iter()
+                .map(|(_, value)| 80 + value.as_ref().map_or(0, HeaderValue::len))
+                .sum::<usize>()
     }
 }

@@ -19,6 +19,7 @@ use super::body::Body;
 use super::entry::Entry;
 use super::key::Key;
 use super::moment::Moment;
+use super::secret::Secret;
 
 /// A declared client, by its place in the plan; 0 is `anonymous`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -144,6 +145,8 @@ pub struct Fetch {
     pub deadline: Moment,
     /// Whether one call may serve everyone who asks the same.
     pub sharing: Sharing,
+    /// Why it is forwarded.
+    pub why: Why,
 }
 
 /// Whether a fetch may be shared and its answer kept.
@@ -154,8 +157,11 @@ pub enum Sharing {
         /// The arrival of the entry that was found wanting, so that a newer one is recognised.
         held: Option<Moment>,
     },
-    /// A call of its own whose answer is nobody else's.
-    Alone,
+    /// A call of its own; whether the answer may be kept nevertheless.
+    Alone {
+        /// Whether it may be kept.
+        keep: bool,
+    },
 }
 
 /// One upstream call: what every try sends.
@@ -173,10 +179,12 @@ pub struct Call {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
-    /// When nobody waits any longer.
+    /// Until when it may wait for a grant; once sent, the upstream's own timeout counts.
     pub deadline: Moment,
     /// Whether the answer may be kept.
     pub keep: bool,
+    /// Why it is forwarded.
+    pub why: Why,
 }
 
 /// A call that the account's quota and the upstream's ceiling admit. Holds its place until the answer has ended.
@@ -186,8 +194,6 @@ pub struct Granted<G> {
     pub call: Call,
     /// Its place; given back when dropped.
     pub grant: G,
-    /// How long it waited for it.
-    pub waited: Duration,
 }
 
 /// A call with its credentials: complete, and the first thing that must never be shown.
@@ -195,15 +201,15 @@ pub struct Signed<G> {
     /// The method.
     pub method: Method,
     /// Path and query, credentials included.
-    pub target: String,
+    pub target: Secret,
     /// All fields, credentials included.
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
     /// Which route, hence which upstream.
     pub route: RouteId,
-    /// When nobody waits any longer.
-    pub deadline: Moment,
+    /// Why it is forwarded.
+    pub why: Why,
     /// Its place; given back when the answer has ended.
     pub grant: G,
 }
@@ -222,8 +228,8 @@ pub struct Answer {
 /// What is answered.
 #[derive(Debug)]
 pub enum Content {
-    /// A stored response of this age.
-    Stored(Arc<Entry>, Duration),
+    /// A response that is all here and may be shared, of this age.
+    Held(Arc<Entry>, Duration),
     /// A response that is nobody else's.
     Passed(Passed),
 }
@@ -314,6 +320,15 @@ impl Notes {
     }
 }
 
+impl From<Fetch> for Call {
+    /// The call that a fetch needs; its answer may be kept unless the fetch says otherwise.
+    fn from(fetch: Fetch) -> Self {
+        let keep = !matches!(fetch.sharing, Sharing::Alone { keep: false });
+        let Fetch { client, route, method, question, headers, body, deadline, why, .. } = fetch;
+        Self { client, route, method, question, headers, body, deadline, keep, why }
+    }
+}
+
 impl Answer {
     /// The gate's own answer.
     pub fn own(status: StatusCode, headers: HeaderMap, body: Body, now: Moment) -> Self {
@@ -324,16 +339,20 @@ impl Answer {
         }
     }
 
-    /// The status, stored or passed.
+    /// The status, held or passed.
     pub fn status(&self) -> StatusCode {
         match &self.content {
-            Content::Stored(entry, _) => entry.status,
+            Content::Held(entry, _) => entry.status,
             Content::Passed(passed) => passed.status,
         }
     }
 }
 
 impl Stale {
+    /// Every reason.
+    pub const ALL: [Self; 5] =
+        [Self::Revalidating, Self::UpstreamError, Self::Unreachable, Self::Quota, Self::Paused];
+
     /// The word in `Cache-Status` and in the metric's `reason`.
     pub const fn as_str(self) -> &'static str {
         match self {

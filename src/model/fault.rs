@@ -131,6 +131,8 @@ pub struct Fault {
     pub kind: FaultKind,
     /// Whether the upstream may have acted.
     pub called: Called,
+    /// Whether what caused it has changed since, so that one more try is worth while.
+    pub renewed: bool,
     /// What the row cannot know. Boxed: most results are not faults, and should not be as wide as one.
     more: Option<Box<More>>,
 }
@@ -146,7 +148,7 @@ struct More {
 impl Fault {
     /// A fault that happened before any upstream was called.
     pub const fn new(kind: FaultKind) -> Self {
-        Self { kind, called: Called::No, more: None }
+        Self { kind, called: Called::No, renewed: false, more: None }
     }
 
     /// What happened, for the one who reads the answer. Never a secret, a query value or upstream internals.
@@ -174,6 +176,13 @@ impl Fault {
     #[must_use]
     pub fn member(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.more_mut().members.push((name, value.into()));
+        self
+    }
+
+    /// What caused it has changed since.
+    #[must_use]
+    pub fn renewed(mut self) -> Self {
+        self.renewed = true;
         self
     }
 

@@ -78,9 +78,8 @@ fn delta_seconds(argument: &[u8]) -> Duration {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Duration::ZERO;
     }
-    let seconds = digits
-        .iter()
-        .fold(0u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
+    let seconds =
+        digits.iter().fold(0u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
     Duration::from_secs(seconds.min(1 << 31))
 }
 
@@ -96,9 +95,11 @@ fn members(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
                 continue;
             }
             let split = member.iter().position(|&byte| byte == b'=');
-            return Some(split.map_or((member, &[][..]), |at| {
-                (member[..at].trim_ascii(), member[at + 1..].trim_ascii())
-            }));
+            return Some(
+                split.map_or((member, &[][..]), |at| {
+                    (member[..at].trim_ascii(), member[at + 1..].trim_ascii())
+                }),
+            );
         }
         None
     })

@@ -1,10 +1,11 @@
 //! Floor 1: decisions. Pure and synchronous; whoever calls says what time it is.
 
 pub mod cache_control;
-// headers
-// identity
+pub mod headers;
+pub mod identity;
 pub mod params;
-// rest
+pub mod rest;
 pub mod reuse;
 pub mod routes;
+pub mod understanding;
 pub mod window;

@@ -82,7 +82,9 @@ pub enum Admission {
         /// The request's values of the fields its `Vary` names.
         selectors: Box<[(HeaderName, Option<HeaderValue>)]>,
     },
-    /// Not to be kept.
+    /// A failure that says nothing of its own requester: to be told to everyone who waits, and kept for nobody.
+    Share,
+    /// Not to be kept, and nobody else's.
     Refuse(Refusal),
 }
 
@@ -125,7 +127,7 @@ pub fn admit(
         return Refuse(Refusal::Method);
     }
     // Statuses that speak of one moment or one requester; 206 and 304 are parts, not wholes.
-    if status.is_informational() || matches!(status.as_u16(), 206 | 304 | 428 | 429 | 431 | 511) {
+    if status.is_informational() || matches!(status.as_u16(), 206 | 304 | 428 | 431 | 511) {
         return Refuse(Refusal::Status);
     }
     let said = Directives::from_headers(headers, &header::CACHE_CONTROL);
@@ -162,6 +164,10 @@ pub fn admit(
         while_revalidating: said.stale_while_revalidate,
         if_error: said.stale_if_error,
     };
+    // Not RFC 9111's affair: whoever waits for the same call would only make it again to learn the same.
+    if status == StatusCode::TOO_MANY_REQUESTS || (lifetime.is_none() && status.is_server_error()) {
+        return Admission::Share;
+    }
     // Kept only where it could be given out at least once.
     let stated = lifetime.is_some() || ttl.is_some();
     let useful = lifetime_of(policy, status, &facts, ttl) + stale_allowance(policy, &facts);
@@ -271,7 +277,11 @@ fn stale_if_error(policy: &Policy, facts: &Facts) -> Duration {
 
 /// "A cache MUST NOT generate a stale response if it is prohibited by an explicit in-protocol directive" (§4.2.4).
 fn stated(route: Option<Duration>, upstream: Option<Duration>, facts: &Facts) -> Duration {
-    route.unwrap_or(if facts.never_stale || facts.no_cache { Duration::ZERO } else { upstream.unwrap_or_default() })
+    route.unwrap_or(if facts.never_stale || facts.no_cache {
+        Duration::ZERO
+    } else {
+        upstream.unwrap_or_default()
+    })
 }
 
 fn stale_is_unstated(policy: &Policy, facts: &Facts) -> bool {
@@ -319,8 +329,9 @@ fn selectors(headers: &HeaderMap, sent: &HeaderMap) -> Option<Box<[(HeaderName, 
             // `*` is no field name either, so it ends here too.
             let name = HeaderName::try_from(name).ok().filter(|name| name.as_str() != "*")?;
             if !selectors.iter().any(|(held, _)| *held == name) {
-                let value = sent.get(&name).cloned();
-                selectors.push((name, value));
+                // Copied: the request's own bytes lie in a read buffer that an entry must not keep alive.
+                let value = sent.get(&name).map(|value| HeaderValue::from_bytes(value.as_bytes()));
+                selectors.push((name, value.transpose().ok()?));
             }
         }
     }

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use http::Method;
+
 use crate::model::exchange::RouteId;
 
 /// A route's `path`: one path, or with `/*` at its end everything below one.
@@ -35,6 +37,38 @@ impl fmt::Display for Path {
         match self {
             Self::Exact(path) => f.write_str(path),
             Self::Below(path) => write!(f, "{path}*"),
+        }
+    }
+}
+
+/// The methods a route allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Methods {
+    /// `"all"`: every method but TRACE, which would show what the gate injects, and CONNECT, which asks for a tunnel.
+    All,
+    /// These.
+    List(Vec<Method>),
+}
+
+impl Methods {
+    /// Whether `method` is allowed.
+    pub fn allow(&self, method: &Method) -> bool {
+        match self {
+            Self::All => !matches!(*method, Method::TRACE | Method::CONNECT),
+            Self::List(methods) => methods.contains(method),
+        }
+    }
+}
+
+impl fmt::Display for Methods {
+    /// As `Allow` lists them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            Self::List(methods) => {
+                let names: Vec<_> = methods.iter().map(Method::as_str).collect();
+                f.write_str(&names.join(", "))
+            }
         }
     }
 }
@@ -96,8 +130,12 @@ mod tests {
     #[test]
     fn the_exact_path_wins_then_the_longest_prefix() {
         let paths = ["/a/b", "/a/*", "/a/b/*", "/*"];
-        let routes = Routes::new((0..).zip(paths).map(|(at, path)| (Path::parse(path).expect("is a path"), RouteId(at))));
-        for (path, found) in [("/a/b", 0), ("/a/c", 1), ("/a/", 1), ("/a/b/c/d", 2), ("/a/b/", 2), ("/x", 3), ("/a", 3)] {
+        let routes = Routes::new(
+            (0..).zip(paths).map(|(at, path)| (Path::parse(path).expect("is a path"), RouteId(at))),
+        );
+        for (path, found) in
+            [("/a/b", 0), ("/a/c", 1), ("/a/", 1), ("/a/b/c/d", 2), ("/a/b/", 2), ("/x", 3), ("/a", 3)]
+        {
             assert_eq!(routes.find(path), Some(RouteId(found)), "{path}");
         }
         assert_eq!(Routes::new([(Path::Exact("/a".into()), RouteId(0))]).find("/a/"), None);

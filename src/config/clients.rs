@@ -1,0 +1,89 @@
+//! `[clients.NAME]`: who spends it.
+
+use super::Environment;
+use super::mistakes::{Wrong, nearest};
+use super::plan::{Client, Priority, Route};
+use super::reader::{Item, Table};
+use super::secrets::{Place, credential};
+use super::values::{self, Calendar};
+
+const ANONYMOUS: &str = "anonymous";
+
+/// `anonymous`, then the declared ones.
+pub(super) fn read(root: &mut Table<'_>, routes: &[Route], environment: &dyn Environment) -> Vec<Client> {
+    let mut clients = vec![anonymous()];
+    let (mut weighs, mut ranks) = (false, false);
+    for (name, mut table) in root.named_tables("clients") {
+        if name == ANONYMOUS {
+            let wrong = Wrong::new(
+                "is the name of callers without a key",
+                "another name; see server.allow_anonymous",
+            );
+            table.notes.tell(&table.at, &table.path, wrong);
+        }
+        let key_item = table.item("key");
+        if key_item.is_none() {
+            table.missing("key", "key = { env = \"NAME\" }");
+        }
+        let key = key_item.as_ref().and_then(|item| item.read(credential(environment, Place::Key)));
+        if let (Some(item), Some(key)) = (&key_item, &key) {
+            let same = |other: &&Client| other.key.as_ref().is_some_and(|other| other.value == key.value);
+            if let Some(other) = clients.iter().find(same) {
+                let what = format!("is the key of client `{}` too", other.name);
+                item.tell(Wrong::new(what, "a key of its own").secret());
+            }
+        }
+        let weight = table.take("weight", values::count(1..=1_000));
+        let words = [("interactive", Priority::Interactive), ("batch", Priority::Batch)];
+        let priority = table.take("priority", values::word(&words));
+        weighs |= weight.is_some();
+        ranks |= priority.is_some();
+        clients.push(Client {
+            name: name.into(),
+            key,
+            rate_limit: table.take("rate_limit", values::rate),
+            budget: table.take("budget", values::window(Calendar::Slides)),
+            weight: weight.unwrap_or(1),
+            priority: priority.unwrap_or(Priority::Interactive),
+            routes: table.take("routes", |item| allowed(item, routes)),
+            strict: table.or("strict", false, Item::boolean),
+            may_refresh: table.or("may_refresh", false, Item::boolean),
+        });
+        table.finish();
+    }
+    if clients.len() > usize::from(u16::MAX) {
+        root.notes.tell(&(0..0), "clients", Wrong::new("are too many", "at most 65,535"));
+    }
+    for (key, _) in [("weight", weighs), ("priority", ranks)].iter().filter(|(_, stated)| *stated) {
+        root.notes.warn(format!(
+            "clients: `{key}` is kept but not acted on yet: calls are granted in order of arrival"
+        ));
+    }
+    clients
+}
+
+fn anonymous() -> Client {
+    Client {
+        name: ANONYMOUS.into(),
+        key: None,
+        rate_limit: None,
+        budget: None,
+        weight: 1,
+        priority: Priority::Interactive,
+        routes: None,
+        strict: false,
+        may_refresh: false,
+    }
+}
+
+/// The routes a client may use, by place.
+fn allowed(item: &Item<'_>, routes: &[Route]) -> Result<Vec<usize>, Wrong> {
+    item.list("a list of route names", |item| {
+        let name = item.text("the name of a route")?;
+        routes.iter().position(|route| route.name == name).ok_or_else(|| {
+            let near = nearest(name, routes.iter().map(|route| route.name.as_str()));
+            Wrong::new(format!("route {} does not exist", values::quoted(name)), "the name of a route")
+                .near(near)
+        })
+    })
+}

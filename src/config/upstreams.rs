@@ -1,0 +1,175 @@
+//! `[upstreams.NAME]` and their accounts: where the money goes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::header::HeaderName;
+use http::uri::{Authority, Scheme};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use super::Environment;
+use super::mistakes::Wrong;
+use super::plan::{Account, Credential, Upstream};
+use super::reader::{Item, Table};
+use super::secrets::{self, Place, credential};
+use super::values::{self, Base, Calendar};
+use crate::rules::window::WindowRule;
+
+/// All upstreams, and all their accounts in one list.
+pub(super) fn read(root: &mut Table<'_>, environment: &dyn Environment) -> (Vec<Upstream>, Vec<Account>) {
+    let (mut upstreams, mut accounts) = (Vec::new(), Vec::new());
+    for (name, mut table) in root.named_tables("upstreams") {
+        let place = upstreams.len();
+        let of_this = table.named_tables("accounts");
+        let of_this: Vec<_> =
+            of_this.into_iter().map(|(name, table)| account(name, table, place, environment)).collect();
+        let upstream = upstream(name, table, environment);
+        if upstream.scheme == Scheme::HTTP
+            && !is_here(&upstream.authority)
+            && of_this.iter().any(has_credentials)
+        {
+            root.notes.warn(format!("upstream `{name}`: credentials travel in clear over http"));
+        }
+        upstreams.push(upstream);
+        accounts.extend(of_this);
+    }
+    (upstreams, accounts)
+}
+
+fn upstream(name: &str, mut table: Table<'_>, environment: &dyn Environment) -> Upstream {
+    let url = table.must("url", "a URL such as \"https://api.example.com/v1\"", values::url);
+    let base = url.unwrap_or_else(|| Base {
+        scheme: Scheme::HTTPS,
+        authority: Authority::from_static("upstream.invalid"),
+        path: String::new(),
+    });
+    let mut tls = table.table("tls");
+    let ca = tls.item("ca");
+    let read = ca.as_ref().and_then(|item| item.read(|item| roots(item, environment)));
+    if let Some(item) = ca.filter(|_| base.scheme == Scheme::HTTP) {
+        item.tell(Wrong::new("is of no use to an http upstream", "`url` to begin with https://"));
+    }
+    tls.finish();
+    let (ca, extra_roots) = read.unzip();
+    let extra_roots = extra_roots.unwrap_or_default();
+    let upstream = Upstream {
+        name: name.into(),
+        scheme: base.scheme,
+        authority: base.authority,
+        base_path: base.path,
+        connect_timeout: table.or("connect_timeout", Duration::from_secs(2), values::some_time),
+        timeout: table.or("timeout", Duration::from_secs(10), values::some_time),
+        max_concurrent: table.or("max_concurrent", 16, values::count(1..=65_536)),
+        idle_timeout: table.or("idle_timeout", Duration::from_secs(60), values::some_time),
+        ca,
+        extra_roots,
+    };
+    table.not_yet("same_data", "one account for each route");
+    table.finish();
+    upstream
+}
+
+/// The certificates of a PEM file, each checked to be one that can be trusted.
+fn roots(
+    item: &Item<'_>,
+    environment: &dyn Environment,
+) -> Result<(PathBuf, Vec<CertificateDer<'static>>), Wrong> {
+    let expected = "a PEM file with certificates of authorities";
+    let path = secrets::path(item)?;
+    let text = secrets::read(&path, environment).map_err(|what| Wrong::new(what, expected))?;
+    let wrong = |what: String| Wrong::new(format!("file `{}` {what}", path.display()), expected);
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let certificates = certificates.map_err(|error| wrong(format!("is no PEM: {error}")))?;
+    if certificates.is_empty() {
+        return Err(wrong("holds no certificate".into()));
+    }
+    let mut store = rustls::RootCertStore::empty();
+    for certificate in &certificates {
+        store
+            .add(certificate.clone())
+            .map_err(|error| wrong(format!("holds one that cannot be used: {error}")))?;
+    }
+    Ok((path, certificates))
+}
+
+fn account(name: &str, mut table: Table<'_>, upstream: usize, environment: &dyn Environment) -> Account {
+    let headers = credentials(table.table("headers"), environment, Place::Header, values::header_name);
+    let query = credentials(table.table("query"), environment, Place::Query, |name| {
+        if name.is_empty() {
+            return Err(Wrong::new("has no name", "the name of a query parameter, such as \"token\""));
+        }
+        Ok(name.to_owned())
+    });
+    let expected = "your contract: quota = [{ requests = 10, per = \"1s\" }], or quota = \"none\"";
+    let quota = table.must("quota", expected, |item| quota(item, expected));
+    if quota.as_ref().is_some_and(Vec::is_empty) {
+        table
+            .notes
+            .warn(format!("{}: quota = \"none\": nothing keeps this account from being used up", table.path));
+    }
+    let account = Account {
+        name: name.into(),
+        upstream,
+        headers,
+        query,
+        quota: quota.unwrap_or_default(),
+        max_wait: table.or("max_wait", Duration::from_secs(2), values::duration),
+        max_waiting: table.or("max_waiting", 1_000, values::count(0..=1_000_000)),
+        price: table.take("price", |item| {
+            let expected = "what a call costs, such as 0.002";
+            let price = item.number(expected)?;
+            if price >= 0.0 { Ok(price) } else { Err(Wrong::new("is below zero", expected)) }
+        }),
+    };
+    table.not_yet("same_data", "one account for each route");
+    table.finish();
+    account
+}
+
+/// Credentials by the name they are sent under.
+fn credentials<N: PartialEq>(
+    mut table: Table<'_>,
+    environment: &dyn Environment,
+    place: Place,
+    name: impl Fn(&str) -> Result<N, Wrong>,
+) -> Vec<(N, Credential)> {
+    let mut list: Vec<(N, Credential)> = Vec::new();
+    for (key, item) in table.rest() {
+        let read =
+            item.read(|item| Ok((name(key).map_err(Wrong::secret)?, credential(environment, place)(item)?)));
+        let Some((name, credential)) = read else { continue };
+        if list.iter().any(|(held, _)| *held == name) {
+            item.tell(Wrong::new("is the same header twice", "each header once, whatever its case").secret());
+        }
+        list.push((name, credential));
+    }
+    list
+}
+
+/// `quota`: windows, or `"none"`, which is none.
+fn quota(item: &Item<'_>, expected: &str) -> Result<Vec<WindowRule>, Wrong> {
+    if !item.is_list() {
+        let text = item.text(expected)?;
+        let near = super::mistakes::nearest(text, ["none"]);
+        let wrong = || Wrong::new(format!("{} is no quota", values::quoted(text)), expected).near(near);
+        return if text == "none" { Ok(Vec::new()) } else { Err(wrong()) };
+    }
+    let windows = item.list(expected, values::window(Calendar::Refused))?;
+    if windows.is_empty() { Err(Wrong::new("is an empty list", expected)) } else { Ok(windows) }
+}
+
+fn has_credentials(account: &Account) -> bool {
+    !account.headers.is_empty() || !account.query.is_empty()
+}
+
+/// Whether an authority is this machine.
+fn is_here(authority: &Authority) -> bool {
+    let host = authority.host().trim_matches(['[', ']']);
+    host == "localhost" || host.parse().is_ok_and(super::plan::is_loopback)
+}
+
+/// The names of an account's header credentials.
+pub(super) fn header_names(account: &Account) -> impl Iterator<Item = &HeaderName> {
+    account.headers.iter().map(|(name, _)| name)
+}

@@ -1,0 +1,406 @@
+//! The running gate: binds the listeners, owns what runs, and ends it. Readiness, reload and drain.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Request, Response, StatusCode};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::config::Environment;
+use crate::config::plan::{Plan, Server};
+use crate::edge::admin::{Admin, Console, asked_request};
+use crate::edge::listener::{Handler, Limits, Listener};
+use crate::edge::upstream::Upstreams;
+use crate::explain::{Explanation, Reader};
+use crate::model::body::Body;
+use crate::model::exchange::{Answer, Arrival, Known, Notes};
+use crate::model::{Fault, FaultKind};
+use crate::pipeline::{Stages, pipeline};
+use crate::provision::{Lasting, Unprovisioned, provision};
+use crate::stages::observe::{REQUEST_ID, Reported, Respond};
+use crate::stages::steps::OwnPages;
+use crate::state::clock::Clock;
+
+/// A gate that is bound and provisioned, and serves when told to.
+pub struct Gateway {
+    plan: Arc<ArcSwap<Plan>>,
+    lasting: Arc<Lasting>,
+    environment: Arc<dyn Environment>,
+    gate: TcpListener,
+    admin: TcpListener,
+}
+
+/// Why a gate could not start. Nothing of it runs then.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address could not be listened on.
+    Bind {
+        /// `server.listen` or `admin.listen`.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The plan could not be provisioned.
+    Unprovisioned(Unprovisioned),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind { key, address, error } if error.kind() == io::ErrorKind::AddrInUse => write!(
+                f,
+                "{key}: something else listens on {address}; stop it, or set `{key}` to another address (port 0: any free one)"
+            ),
+            Self::Bind { key, address, error } => write!(f, "{key}: cannot listen on {address}: {error}"),
+            Self::Unprovisioned(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// What the outside tells a running gate.
+#[derive(Debug, Clone)]
+pub enum Order {
+    /// Serve by this plan from now on.
+    Reload(Arc<Plan>),
+    /// The new configuration has mistakes, which were reported: count it.
+    ReloadFailed,
+    /// Answer what has begun, then end.
+    Drain,
+    /// End now.
+    Stop,
+}
+
+impl Gateway {
+    /// Binds both listeners for `plan`. Nothing is served before [`Gateway::serve`].
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub async fn bind(plan: Plan, environment: Arc<dyn Environment>) -> Result<Self, StartError> {
+        let lasting = Lasting::new(&plan).map_err(StartError::Unprovisioned)?;
+        let gate = listen("server.listen", plan.server.listen).await?;
+        let admin = listen("admin.listen", plan.admin.listen).await?;
+        let plan = Arc::new(ArcSwap::from_pointee(plan));
+        Ok(Self { plan, lasting: Arc::new(lasting), environment, gate, admin })
+    }
+
+    /// Where clients reach it.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.gate.local_addr().ok()
+    }
+
+    /// Where operators reach it.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.local_addr().ok()
+    }
+
+    /// Serves until an order ends it; whether everything that had begun was answered in time.
+    ///
+    /// # Errors
+    /// What could not be set up; nothing was served then.
+    pub async fn serve(self, mut orders: tokio::sync::mpsc::Receiver<Order>) -> Result<bool, StartError> {
+        let ready = Arc::new(AtomicBool::new(true));
+        let own: Arc<dyn OwnPages> =
+            Arc::new(Own { plan: self.plan.clone(), clock: self.lasting.clock.clone() });
+        let build = |plan: &Plan| provision(plan, &self.lasting, own.clone(), self.environment.clone());
+        let (stages, upstreams) = build(&self.plan.load()).map_err(StartError::Unprovisioned)?;
+        let gate = Arc::new(Gate {
+            way: ArcSwap::from_pointee(way(stages, upstreams)),
+            clock: self.lasting.clock.clone(),
+            ids: Ids::new(),
+        });
+        let (drain, draining) = watch::channel(false);
+        let (stop_admin, admin_stopping) = watch::channel(false);
+        let plan = self.plan.load_full();
+        self.announce();
+        let lasting = &self.lasting;
+        let listener = |limits, drain| Listener {
+            limits,
+            clock: lasting.clock.clone(),
+            tasks: lasting.tasks.clone(),
+            connections: lasting.metrics.connections.clone(),
+            refused: lasting.metrics.refused_connections.clone(),
+            drain,
+        };
+        let console = Operators { plan: self.plan.clone(), lasting: lasting.clone(), ready: ready.clone() };
+        let admin = Arc::new(Admin {
+            console: Arc::new(console),
+            token: plan.admin.token.as_ref().map(|token| token.value.clone()),
+        });
+        let gate_listener = listener(limits(&plan.server), draining);
+        let admin_listener = Listener {
+            // Not counted: a metric that counts whoever reads it never shows zero.
+            tasks: crate::state::tasks::Tasks::new(uncounted()),
+            connections: uncounted(),
+            ..listener(admin_limits(&plan.server), admin_stopping)
+        };
+        let admin_task = admin_listener.tasks.clone().spawn(admin_listener.serve(self.admin, admin));
+        let accepting = gate_listener.serve(self.gate, gate.clone());
+        let mut accepting = std::pin::pin!(accepting);
+        let whole = loop {
+            let order = tokio::select! {
+                () = &mut accepting => Order::Stop,
+                order = orders.recv() => order.unwrap_or(Order::Drain),
+            };
+            match order {
+                Order::Reload(plan) => {
+                    let result = match build(&plan) {
+                        Ok((stages, upstreams)) => {
+                            gate.way.store(Arc::new(way(stages, upstreams)));
+                            self.plan.store(plan);
+                            tracing::info!("serving by the new configuration");
+                            "ok"
+                        }
+                        Err(error) => {
+                            tracing::error!(%error, "the new configuration was not taken; the old one stays");
+                            "failed"
+                        }
+                    };
+                    lasting.metrics.reloads.with_label_values(&[result]).inc();
+                }
+                Order::ReloadFailed => lasting.metrics.reloads.with_label_values(&["failed"]).inc(),
+                Order::Stop => break false,
+                Order::Drain => {
+                    ready.store(false, Ordering::Relaxed);
+                    let server = self.plan.load().server.clone();
+                    tracing::info!(delay = ?server.drain_delay, timeout = ?server.drain_timeout, "draining");
+                    let drained = async {
+                        // Balancers see `/readyz` fail before the door closes; requests are served meanwhile.
+                        tokio::select! {
+                            () = &mut accepting => {}
+                            () = tokio::time::sleep(server.drain_delay) => {
+                                let _ = drain.send(true);
+                                accepting.await;
+                            }
+                        }
+                        lasting.tasks.idle().await;
+                    };
+                    break tokio::select! {
+                        drained = tokio::time::timeout(server.drain_timeout, drained) => drained.is_ok(),
+                        () = second(&mut orders) => false,
+                    };
+                }
+            }
+        };
+        let _ = stop_admin.send(true);
+        let _ = tokio::time::timeout(Duration::from_secs(1), admin_task).await;
+        Ok(whole)
+    }
+
+    fn announce(&self) {
+        for (listener, address) in [("gate", self.address()), ("admin", self.admin_address())] {
+            if let Some(address) = address {
+                tracing::info!(listener, %address, "listening");
+            }
+        }
+        for warning in &self.plan.load().warnings {
+            tracing::warn!("{warning}");
+        }
+    }
+}
+
+/// Whether `plan` can be provisioned, without binding or serving anything.
+///
+/// # Errors
+/// What stands in the way.
+pub fn provisions(plan: &Plan, environment: Arc<dyn Environment>) -> Result<(), Unprovisioned> {
+    struct Nothing;
+    impl OwnPages for Nothing {
+        fn answer(&self, _: &Known) -> Option<Result<Answer, Fault>> {
+            None
+        }
+    }
+    provision(plan, &Lasting::new(plan)?, Arc::new(Nothing), environment).map(drop)
+}
+
+/// The way of requests that the program takes: over sockets.
+fn way(stages: Stages, upstreams: Upstreams) -> impl Respond + 'static {
+    pipeline(stages, upstreams)
+}
+
+async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Bind { key, address, error })
+}
+
+/// Waits for an order that ends a drain at once: any second one to drain or stop.
+async fn second(orders: &mut tokio::sync::mpsc::Receiver<Order>) {
+    loop {
+        match orders.recv().await {
+            Some(Order::Drain | Order::Stop) => return,
+            Some(_) => {}
+            None => std::future::pending::<()>().await,
+        }
+    }
+}
+
+fn limits(server: &Server) -> Limits {
+    Limits {
+        header_timeout: server.header_timeout,
+        body_timeout: server.body_timeout,
+        idle_timeout: server.idle_timeout,
+        max_head_bytes: server.max_head_bytes,
+        max_headers: server.max_headers,
+        max_body_bytes: server.max_body_bytes as u64,
+        max_connections: server.max_connections,
+    }
+}
+
+/// The most connections of operators at once, and the largest body they may send.
+const MOST_OPERATORS: usize = 256;
+const ADMIN_BODY_BYTES: u64 = 64 << 10;
+
+fn admin_limits(server: &Server) -> Limits {
+    Limits { max_connections: MOST_OPERATORS, max_body_bytes: ADMIN_BODY_BYTES, ..limits(server) }
+}
+
+/// A gauge nobody reads.
+fn uncounted() -> prometheus::IntGauge {
+    prometheus::core::GenericGauge::new("uncounted", "nobody reads this")
+        .unwrap_or_else(|_| unreachable!("the name is legal"))
+}
+
+/// The handler of the gate's listener: a way of requests that a reload replaces.
+struct Gate<P> {
+    way: ArcSwap<P>,
+    clock: Clock,
+    ids: Ids,
+}
+
+impl<P: Respond + 'static> Handler for Gate<P> {
+    type Body = Reported;
+
+    async fn handle(&self, request: Request<Body>, peer: SocketAddr) -> Response<Reported> {
+        let (head, body) = request.into_parts();
+        let notes = Notes::new(self.ids.of(&head.headers));
+        let id = notes.id.clone();
+        let arrival = Box::new(Arrival {
+            method: head.method,
+            uri: head.uri,
+            headers: head.headers,
+            body,
+            peer,
+            at: self.clock.now(),
+            notes,
+        });
+        let way = self.way.load_full();
+        // A panic is this program's mistake: one request pays for it, counted by its report, and the process lives.
+        match AssertUnwindSafe(way.respond(arrival)).catch_unwind().await {
+            Ok(response) => response,
+            Err(panic) => panicked(panic.as_ref(), id),
+        }
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send), id: HeaderValue) -> Response<Reported> {
+    let message =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(
+        id = id.to_str().unwrap_or_default(),
+        message = message.unwrap_or("no message"),
+        "a request met a panic"
+    );
+    let problem = Fault::new(FaultKind::Internal).to_problem(id.to_str().unwrap_or_default());
+    let mut response = Response::new(Reported::unreported(Body::Full(problem.into())));
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// Makes request ids: a random word of the process, then a count.
+struct Ids {
+    process: u32,
+    next: AtomicU64,
+}
+
+/// The longest request id of a client's that is kept.
+const LONGEST_ID: usize = 128;
+
+impl Ids {
+    fn new() -> Self {
+        let mut word = [0; 4];
+        // Without randomness ids repeat after a restart, which nobody depends on.
+        let _ = SystemRandom::new().fill(&mut word);
+        Self { process: u32::from_be_bytes(word), next: AtomicU64::new(1) }
+    }
+
+    /// The client's own id if it is visible ASCII of at most 128 characters, else a new one.
+    fn of(&self, headers: &HeaderMap) -> HeaderValue {
+        let own = headers.get(REQUEST_ID).filter(|id| {
+            let id = id.as_bytes();
+            (1..=LONGEST_ID).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
+        });
+        if let Some(id) = own {
+            return id.clone();
+        }
+        let count = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{:08x}-{count:x}", self.process);
+        HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("-"))
+    }
+}
+
+/// The gate's own pages for clients.
+struct Own {
+    plan: Arc<ArcSwap<Plan>>,
+    clock: Clock,
+}
+
+impl OwnPages for Own {
+    fn answer(&self, known: &Known) -> Option<Result<Answer, Fault>> {
+        let uri = &known.arrival.uri;
+        (uri.path() == "/-/explain").then(|| {
+            let request = asked_request(uri.query().unwrap_or_default()).ok_or_else(|| {
+                Fault::new(FaultKind::Malformed)
+                    .detail("say what to explain: /-/explain?request=GET%20/path%3Fa%3D1")
+            })?;
+            let explanation = Explanation::of(&self.plan.load(), &request, Reader::Client(known.client))
+                .map_err(|mistake| Fault::new(FaultKind::Malformed).detail(mistake))?;
+            let headers = HeaderMap::from_iter([
+                (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+                (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            ]);
+            let body = Body::Full(explanation.to_json().into());
+            Ok(Answer::own(StatusCode::OK, headers, body, self.clock.now()))
+        })
+    }
+}
+
+/// What the operators' pages show.
+struct Operators {
+    plan: Arc<ArcSwap<Plan>>,
+    lasting: Arc<Lasting>,
+    ready: Arc<AtomicBool>,
+}
+
+impl Console for Operators {
+    fn metrics(&self) -> Vec<u8> {
+        self.lasting.refresh();
+        self.lasting.metrics.to_text()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    fn config(&self) -> String {
+        self.plan.load().describe()
+    }
+
+    fn explain(&self, request: &str) -> Result<String, String> {
+        Explanation::of(&self.plan.load(), request, Reader::Operator).map(|explanation| explanation.to_json())
+    }
+}

@@ -1,0 +1,426 @@
+//! Plan → running parts: what each stage is given, and what a reload keeps. Nothing here decides anything about a
+//! request.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use ring::digest;
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use crate::config::Environment;
+use crate::config::plan::{Account as AccountPlan, Plan, Route as RoutePlan};
+use crate::edge::upstream::{UpstreamSettings, Upstreams};
+use crate::model::Secret;
+use crate::model::exchange::{ClientId, RouteId};
+use crate::pipeline::Stages;
+use crate::rules::headers::Forwarding;
+use crate::rules::identity::Clients;
+use crate::rules::routes::Routes;
+use crate::rules::understanding::Reading;
+use crate::stages::attempt::AttemptLayer;
+use crate::stages::cache::{CacheLayer, CacheRules};
+use crate::stages::credentials::{Credentials, CredentialsLayer, Vault};
+use crate::stages::flight::FlightLayer;
+use crate::stages::keep::{Arriving, KeepLayer};
+use crate::stages::observe::{ObserveLayer, Reports};
+use crate::stages::quota::{CallMeters, Purse, QuotaLayer};
+use crate::stages::steps::{Authenticate, Lane, Lens, LimitClient, OwnPages, Route, Understand};
+use crate::state::clock::Clock;
+use crate::state::limits::{AddressLimit, ClientLimit};
+use crate::state::metrics::{Metrics, RouteMeters};
+use crate::state::quota::{Account, AccountMeters, AccountRules, Ceiling};
+use crate::state::store::Store;
+use crate::state::tasks::Tasks;
+
+/// What lives as long as the process: a reload builds a new way of requests around it.
+#[derive(Debug)]
+pub struct Lasting {
+    /// The time.
+    pub clock: Clock,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// The tasks.
+    pub tasks: Tasks,
+    /// The entries.
+    pub store: Store,
+    arriving: Arriving,
+    /// Accounts by (upstream, account), with the rules they were made from: an unchanged account keeps what it has
+    /// spent and whether it rests.
+    accounts: Mutex<HashMap<(String, String), (AccountRules, Ceiling, Arc<Account>)>>,
+    /// The upstreams' ceilings by name, with the number they were made from.
+    ceilings: Mutex<HashMap<String, (usize, Ceiling)>>,
+    pepper: [u8; 32],
+}
+
+/// Why a plan could not be provisioned although every line of it is right.
+#[derive(Debug)]
+pub enum Unprovisioned {
+    /// A certificate in `tls.ca` that is none, or a TLS setting that cannot be.
+    Tls(String),
+    /// The system gives no random bytes.
+    Random,
+    /// A metric that cannot be registered: a mistake in this program.
+    Metrics(String),
+}
+
+impl std::fmt::Display for Unprovisioned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tls(error) => write!(f, "TLS towards an upstream cannot be set up: {error}"),
+            Self::Random => f.write_str("the system gives no random bytes"),
+            Self::Metrics(error) => write!(f, "metrics cannot be set up: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Unprovisioned {}
+
+impl Lasting {
+    /// Everything new, as `plan` sizes it.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    pub fn new(plan: &Plan) -> Result<Self, Unprovisioned> {
+        let metrics = Metrics::new().map_err(|error| Unprovisioned::Metrics(error.to_string()))?;
+        let mut pepper = [0; 32];
+        SystemRandom::new().fill(&mut pepper).map_err(|_| Unprovisioned::Random)?;
+        Ok(Self {
+            clock: Clock::system(),
+            tasks: Tasks::new(metrics.tasks.clone()),
+            store: Store::new(plan.cache.max_bytes),
+            arriving: Arriving::new(plan.cache.max_inflight_bytes),
+            accounts: Mutex::default(),
+            ceilings: Mutex::default(),
+            metrics,
+            pepper,
+        })
+    }
+
+    /// Brings up to date what the metrics show as it is at this moment.
+    pub fn refresh(&self) {
+        self.store.settle();
+        let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.cache_bytes.set(gauge(self.store.bytes()));
+        self.metrics.cache_entries.set(gauge(self.store.entries()));
+        for (.., account) in self.accounts.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            account.refresh();
+        }
+    }
+
+    /// The ceiling of the upstream called `name`, kept if its number is the same.
+    fn ceiling(&self, name: &str, calls: usize) -> Ceiling {
+        let mut ceilings = self.ceilings.lock().unwrap_or_else(PoisonError::into_inner);
+        match ceilings.get(name) {
+            Some((held, ceiling)) if *held == calls => ceiling.clone(),
+            _ => {
+                let ceiling = Ceiling::new(calls);
+                ceilings.insert(name.to_owned(), (calls, ceiling.clone()));
+                ceiling
+            }
+        }
+    }
+
+    /// The account called `name` of an upstream, kept if its rules and its ceiling are the same.
+    fn account(
+        &self,
+        name: (String, String),
+        rules: AccountRules,
+        label: &str,
+        ceiling: &Ceiling,
+    ) -> Arc<Account> {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((held, under, account)) = accounts.get(&name)
+            && *held == rules
+            && under == ceiling
+        {
+            return account.clone();
+        }
+        let metrics = &self.metrics;
+        let window = |rule: &crate::rules::window::WindowRule| format!("{}/{:?}", rule.requests, rule.per);
+        let meters = AccountMeters {
+            permits: metrics.permits.clone(),
+            waiting: metrics.queue_length.with_label_values(&[label, "interactive"]),
+            waits: metrics.quota_wait.with_label_values(&[label]),
+            remaining: rules
+                .windows
+                .iter()
+                .map(|rule| metrics.quota_remaining.with_label_values(&[label, &window(rule)]))
+                .collect(),
+            paused: metrics.account_paused.with_label_values(&[label]),
+        };
+        let account = Account::new(rules.clone(), ceiling.clone(), self.clock.clone(), meters);
+        accounts.insert(name, (rules, ceiling.clone(), account.clone()));
+        account
+    }
+}
+
+/// Provisions `plan`: the stages, and the innermost one.
+///
+/// # Errors
+/// What could not be set up; nothing that runs was changed then.
+pub fn provision(
+    plan: &Plan,
+    lasting: &Lasting,
+    own: Arc<dyn OwnPages>,
+    environment: Arc<dyn Environment>,
+) -> Result<(Stages, Upstreams), Unprovisioned> {
+    let clock = &lasting.clock;
+    let clients: Vec<String> = plan.clients.iter().map(|client| client.name.clone()).collect();
+    let reports = Reports {
+        routes: plan
+            .routes
+            .iter()
+            .map(|route| RouteMeters::new(&lasting.metrics, &route.name, &clients))
+            .collect(),
+        none: RouteMeters::new(&lasting.metrics, "none", &clients),
+        params: plan.routes.iter().map(parameter_names).collect(),
+        faults: lasting.metrics.faults.clone(),
+        clock: clock.clone(),
+    };
+    let keys = plan
+        .clients
+        .iter()
+        .zip(0..)
+        .filter_map(|(client, at)| Some((&client.key.as_ref()?.value, ClientId(at))));
+    let routes = plan.routes.iter().zip(0..).map(|(route, at)| (route.path.clone(), RouteId(at)));
+    let (purses, vaults) = accounts(plan, lasting, &environment);
+    let upstreams = plan.upstreams.iter().map(|upstream| UpstreamSettings {
+        scheme: upstream.scheme.clone(),
+        authority: upstream.authority.clone(),
+        connect_timeout: upstream.connect_timeout,
+        timeout: upstream.timeout,
+        idle_timeout: upstream.idle_timeout,
+        max_idle: upstream.max_concurrent,
+        extra_roots: upstream.extra_roots.clone(),
+    });
+    let by_route = plan.routes.iter().map(|route| route.upstream).collect();
+    let upstreams = Upstreams::new(upstreams, by_route, clock.clone())
+        .map_err(|error| Unprovisioned::Tls(error.to_string()))?;
+    let stages = Stages {
+        observe: ObserveLayer { reports: Arc::new(reports) },
+        authenticate: Authenticate {
+            clients: Arc::new(Clients::new(keys, plan.server.allow_anonymous, &lasting.pepper)),
+        },
+        route: Route {
+            routes: Arc::new(Routes::new(routes)),
+            lanes: (0..).zip(&plan.routes).map(|(at, route)| lane(plan, at, route)).collect(),
+            own,
+        },
+        understand: Understand {
+            lenses: plan.routes.iter().map(|route| lens(plan, route)).collect(),
+            strict: plan.clients.iter().map(|client| client.strict).collect(),
+        },
+        limit_client: LimitClient {
+            declared: plan
+                .clients
+                .iter()
+                .map(|client| Some(ClientLimit::new(client.rate_limit?, clock)))
+                .collect(),
+            addresses: plan.server.rate_limit.map(|limit| Arc::new(AddressLimit::new(limit, clock))),
+        },
+        cache: CacheLayer {
+            routes: plan.routes.iter().map(|route| cache_rules(plan, route)).collect(),
+            may_refresh: plan.clients.iter().map(|client| client.may_refresh).collect(),
+            store: lasting.store.clone(),
+            clock: clock.clone(),
+            tasks: lasting.tasks.clone(),
+        },
+        flight: FlightLayer {
+            store: lasting.store.clone(),
+            clock: clock.clone(),
+            tasks: lasting.tasks.clone(),
+            active: lasting.metrics.flights.clone(),
+            max_waiters: MOST_WAITERS,
+        },
+        keep: KeepLayer {
+            policies: plan.routes.iter().map(|route| route.cache.clone()).collect(),
+            store: lasting.store.clone(),
+            clock: clock.clone(),
+            max_entry_bytes: plan.cache.max_entry_bytes,
+            arriving: lasting.arriving.clone(),
+        },
+        attempt: AttemptLayer,
+        quota: QuotaLayer { purses, clock: clock.clone() },
+        credentials: CredentialsLayer { vaults },
+    };
+    Ok((stages, upstreams))
+}
+
+/// The most clients that may wait for one flight.
+const MOST_WAITERS: usize = 10_000;
+/// How long a call may wait at an upstream without accounts.
+const NO_ACCOUNT_WAIT: Duration = Duration::from_secs(2);
+/// How many calls may wait at an upstream without accounts.
+const NO_ACCOUNT_WAITING: usize = 1000;
+
+/// Who pays for each route and with which secrets, by place.
+fn accounts(
+    plan: &Plan,
+    lasting: &Lasting,
+    environment: &Arc<dyn Environment>,
+) -> (Arc<[Purse]>, Arc<[Option<Arc<Vault>>]>) {
+    let ceilings: Vec<Ceiling> = plan
+        .upstreams
+        .iter()
+        .map(|upstream| lasting.ceiling(&upstream.name, upstream.max_concurrent))
+        .collect();
+    let purse = |name: &str, upstream: usize, account: Arc<Account>| Purse {
+        account,
+        name: name.to_owned(),
+        meters: CallMeters::new(
+            &lasting.metrics.upstream_requests,
+            lasting.metrics.upstream_duration.with_label_values(&[&plan.upstreams[upstream].name]),
+            &plan.upstreams[upstream].name,
+            name,
+        ),
+    };
+    let held: Vec<(Purse, Arc<Vault>)> = plan
+        .accounts
+        .iter()
+        .map(|account| {
+            let label = label(plan, account);
+            let name = (plan.upstreams[account.upstream].name.clone(), account.name.clone());
+            let rules = AccountRules {
+                windows: account.quota.clone(),
+                max_wait: account.max_wait,
+                max_waiting: account.max_waiting,
+            };
+            let quota = lasting.account(name, rules, &label, &ceilings[account.upstream]);
+            (purse(&label, account.upstream, quota), vault(account, environment))
+        })
+        .collect();
+    let routes = plan.routes.iter().map(|route| match route.account.and_then(|at| held.get(at)) {
+        Some((purse, vault)) => (purse.clone(), Some(vault.clone())),
+        None => {
+            let rules = AccountRules {
+                windows: Vec::new(),
+                max_wait: NO_ACCOUNT_WAIT,
+                max_waiting: NO_ACCOUNT_WAITING,
+            };
+            let upstream = &plan.upstreams[route.upstream];
+            let name = (upstream.name.clone(), String::new());
+            let ceiling = &ceilings[route.upstream];
+            let account = lasting.account(name, rules, "none", ceiling);
+            (purse("none", route.upstream, account), None)
+        }
+    });
+    let (purses, vaults): (Vec<_>, Vec<_>) = routes.unzip();
+    (purses.into(), vaults.into())
+}
+
+/// An account's name in metrics and faults: with its upstream's where another upstream has one of the same name.
+fn label(plan: &Plan, account: &AccountPlan) -> String {
+    let alone = plan.accounts.iter().filter(|other| other.name == account.name).count() == 1;
+    if alone {
+        account.name.clone()
+    } else {
+        format!("{}.{}", plan.upstreams[account.upstream].name, account.name)
+    }
+}
+
+fn vault(account: &AccountPlan, environment: &Arc<dyn Environment>) -> Arc<Vault> {
+    let (headers, query, environment) = (account.headers.clone(), account.query.clone(), environment.clone());
+    let held = |headers: Vec<_>, query: Vec<(String, Secret)>| {
+        let pairs: Vec<Vec<u8>> = query
+            .iter()
+            .map(|(name, secret)| {
+                let encode = |bytes| percent_encode(bytes, UNRESERVED).to_string();
+                format!("{}={}", encode(name.as_bytes()), encode(secret.expose())).into_bytes()
+            })
+            .collect();
+        let secrets = headers
+            .iter()
+            .map(|(_, secret): &(_, Secret)| secret)
+            .chain(query.iter().map(|(_, secret)| secret));
+        Credentials {
+            secrets: secrets.cloned().collect(),
+            query: (!pairs.is_empty()).then(|| Secret::new(pairs.join(&b'&'))),
+            headers,
+        }
+    };
+    let first = held(
+        headers.iter().map(|(name, held)| (name.clone(), held.value.clone())).collect(),
+        query.iter().map(|(name, held)| (name.clone(), held.value.clone())).collect(),
+    );
+    Vault::new(first, move || {
+        let headers =
+            headers.iter().map(|(name, held)| Some((name.clone(), held.reload(environment.as_ref())?)));
+        let query = query.iter().map(|(name, held)| Some((name.clone(), held.reload(environment.as_ref())?)));
+        Some(held(headers.collect::<Option<_>>()?, query.collect::<Option<_>>()?))
+    })
+}
+
+/// Everything but RFC 3986's unreserved characters is encoded.
+const UNRESERVED: &percent_encoding::AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// How a route of `plan` reads its requests.
+pub fn reading(plan: &Plan, route: &RoutePlan) -> Reading {
+    let upstream = &plan.upstreams[route.upstream];
+    let account = plan.account_of(route);
+    // Part of every key: a changed upstream, account or parameter rule makes other questions of the same requests.
+    let meaning = format!(
+        "{}://{}{} {:?} {:?}",
+        upstream.scheme,
+        upstream.authority,
+        upstream.base_path,
+        account.map(|account| (&account.headers, &account.query)),
+        route.params,
+    );
+    let meaning = digest::digest(&digest::SHA256, meaning.as_bytes());
+    Reading {
+        scope: [
+            upstream.name.clone().into_bytes(),
+            account.map_or(Vec::new(), |account| account.name.clone().into_bytes()),
+            meaning.as_ref().to_vec(),
+        ],
+        path: route.path.clone(),
+        base_path: upstream.base_path.clone(),
+        upstream_path: route.upstream_path.clone(),
+        params: route.params.clone(),
+        window: route.pages.as_ref().map(|pages| (pages.page, pages.size)),
+        credentials: account
+            .map_or(Vec::new(), |account| account.query.iter().map(|(name, _)| name.clone()).collect()),
+    }
+}
+
+fn lane(plan: &Plan, at: usize, route: &RoutePlan) -> Lane {
+    let restricted = plan.clients.iter().any(|client| client.routes.is_some());
+    let allowed = (0..)
+        .zip(&plan.clients)
+        .map(|(client, _)| ClientId(client))
+        .filter(|client| plan.allows(*client, at));
+    Lane {
+        name: route.name.clone(),
+        methods: route.methods.clone(),
+        clients: restricted.then(|| allowed.collect()),
+    }
+}
+
+fn lens(plan: &Plan, route: &RoutePlan) -> Lens {
+    Lens {
+        reading: reading(plan, route),
+        timeout: route.timeout,
+        max_body_bytes: plan.server.max_body_bytes as u64,
+    }
+}
+
+fn cache_rules(plan: &Plan, route: &RoutePlan) -> CacheRules {
+    let account = plan.account_of(route);
+    let names = account.map(|account| account.headers.iter().map(|(name, _)| name.clone()).collect());
+    CacheRules {
+        policy: route.cache.clone(),
+        forwarding: Forwarding {
+            allowed: route.forward_headers.clone(),
+            credentials: names.unwrap_or_default(),
+        },
+        patience: account.map_or(NO_ACCOUNT_WAIT, |account| account.max_wait)
+            + plan.upstreams[route.upstream].timeout,
+    }
+}
+
+fn parameter_names(route: &RoutePlan) -> Vec<String> {
+    route.params.iter().flat_map(|params| params.names()).map(str::to_owned).collect()
+}

@@ -1,0 +1,243 @@
+//! Which header fields cross the gate, in either direction.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// The request fields that go upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ForwardHeaders {
+    /// `"all"`: every end-to-end field.
+    All,
+    /// These.
+    List(Vec<HeaderName>),
+}
+
+/// Fields that belong to one connection (RFC 9110 §7.6.1) or to its framing, and so are never passed on.
+const HOP_BY_HOP: [HeaderName; 11] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("http2-settings"),
+    HeaderName::from_static("proxy-authentication-info"),
+];
+
+/// Fields of a request that the gate makes itself or answers itself.
+const OURS: [HeaderName; 8] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::EXPECT,
+    header::MAX_FORWARDS,
+    header::VIA,
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("tollgate-timeout"),
+    HeaderName::from_static("x-tollgate-key"),
+];
+
+/// A route's rule for request fields: what it allows, and the names its credentials take.
+#[derive(Debug, Clone)]
+pub struct Forwarding {
+    /// The fields the route allows.
+    pub allowed: ForwardHeaders,
+    /// Names under which credentials are injected: no copy or look-alike of the client's passes.
+    pub credentials: Vec<HeaderName>,
+}
+
+impl Forwarding {
+    /// The fields of a request that go upstream.
+    pub fn of(&self, headers: &HeaderMap) -> HeaderMap {
+        forwardable(headers, &self.allowed, &self.credentials)
+    }
+
+    /// What goes upstream of the field `name`: the same as in [`Forwarding::of`], without making a map.
+    pub fn sent<'a>(&self, headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+        let allowed = match &self.allowed {
+            ForwardHeaders::All => true,
+            ForwardHeaders::List(names) => names.contains(name),
+        };
+        headers
+            .get(name)
+            .filter(|_| allowed && may_cross(name, &connection_options(headers), &self.credentials))
+    }
+}
+
+/// Of a request's fields those that may go upstream: allowed by the route, end-to-end, not named in `Connection`, and
+/// no copy or look-alike of a credential.
+fn forwardable(headers: &HeaderMap, allowed: &ForwardHeaders, credentials: &[HeaderName]) -> HeaderMap {
+    let listed = connection_options(headers);
+    let passes = |name: &HeaderName| may_cross(name, &listed, credentials);
+    let mut forwarded = HeaderMap::new();
+    match allowed {
+        ForwardHeaders::All => {
+            for (name, value) in headers.iter().filter(|(name, _)| passes(name)) {
+                forwarded.append(name.clone(), value.clone());
+            }
+        }
+        ForwardHeaders::List(names) => {
+            for name in names.iter().filter(|name| passes(name)) {
+                for value in headers.get_all(name) {
+                    forwarded.append(name.clone(), value.clone());
+                }
+            }
+        }
+    }
+    forwarded
+}
+
+fn may_cross(name: &HeaderName, listed: &[HeaderName], credentials: &[HeaderName]) -> bool {
+    !HOP_BY_HOP.contains(name)
+        && !OURS.contains(name)
+        && !listed.contains(name)
+        && !credentials.iter().any(|credential| looks_like(name.as_str(), credential.as_str()))
+}
+
+/// Removes from an upstream's fields those of its connection.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    for name in connection_options(headers).iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+/// Whether two names mean the same to some server: many fold `_` and `-` together.
+pub fn looks_like(name: &str, credential: &str) -> bool {
+    let fold = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    name.len() == credential.len() && name.bytes().map(fold).eq(credential.bytes().map(fold))
+}
+
+/// Removes every field whose value shows one of `secrets`, plainly or percent-encoded. A `Location` or
+/// `Content-Location` that does is kept without the query parameters that show it. Framing fields are left alone.
+pub fn remove_echoes(headers: &mut HeaderMap, secrets: &[&[u8]]) {
+    let guilty: Vec<HeaderName> = headers
+        .iter()
+        .filter(|(name, value)| **name != header::CONTENT_LENGTH && shows(value.as_bytes(), secrets))
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in guilty {
+        let redacted = (name == header::LOCATION || name == header::CONTENT_LOCATION)
+            .then(|| headers.get(&name).and_then(|value| without_guilty_parameters(value, secrets)))
+            .flatten();
+        match redacted {
+            Some(value) => drop(headers.insert(name, value)),
+            None => drop(headers.remove(name)),
+        }
+    }
+}
+
+fn without_guilty_parameters(location: &HeaderValue, secrets: &[&[u8]]) -> Option<HeaderValue> {
+    let location = location.to_str().ok()?;
+    let (location, fragment) = location.split_once('#').map_or((location, None), |(l, f)| (l, Some(f)));
+    let (path, query) = location.split_once('?')?;
+    let kept: Vec<&str> = query.split('&').filter(|pair| !shows(pair.as_bytes(), secrets)).collect();
+    let mut clean = path.to_owned();
+    if !kept.is_empty() {
+        clean.push('?');
+        clean.push_str(&kept.join("&"));
+    }
+    if let Some(fragment) = fragment {
+        clean.push('#');
+        clean.push_str(fragment);
+    }
+    if shows(clean.as_bytes(), secrets) {
+        return None;
+    }
+    HeaderValue::try_from(clean).ok()
+}
+
+fn shows(value: &[u8], secrets: &[&[u8]]) -> bool {
+    let decoded: Vec<u8> = percent_encoding::percent_decode(value).collect();
+    secrets.iter().any(|secret| contains(value, secret) || contains(&decoded, secret))
+}
+
+/// Whether `secret` stands in `value`. A short secret counts only as a whole word: `12` is not shown by `2012`.
+fn contains(value: &[u8], secret: &[u8]) -> bool {
+    const SHORT: usize = 6;
+    if secret.is_empty() {
+        return false;
+    }
+    let is_word = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    value.windows(secret.len()).enumerate().any(|(at, window)| {
+        window == secret
+            && (secret.len() >= SHORT
+                || !(is_word(at.checked_sub(1).and_then(|before| value.get(before)))
+                    || is_word(value.get(at + secret.len()))))
+    })
+}
+
+fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn only_what_may_cross_is_forwarded() {
+        let credentials = [HeaderName::from_static("api-key")];
+        let sent = map(&[
+            ("accept", "a/b"),
+            ("accept", "c/d"),
+            ("api-key", "mine"),
+            ("api_key", "mine"),
+            ("x-listed", "1"),
+            ("connection", "close, X-Listed"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("host", "gate"),
+            ("content-length", "3"),
+            ("x-other", "1"),
+        ]);
+        let all = forwardable(&sent, &ForwardHeaders::All, &credentials);
+        assert_eq!(names(&all), ["accept", "x-other"]);
+        assert_eq!(all.get_all("accept").iter().count(), 2);
+        let list = ForwardHeaders::List(vec![header::ACCEPT, HeaderName::from_static("api-key"), header::TE]);
+        assert_eq!(names(&forwardable(&sent, &list, &credentials)), ["accept"]);
+    }
+
+    #[test]
+    fn an_echoed_credential_does_not_reach_the_client() {
+        let secrets: &[&[u8]] = &[b"s3cr3t+key", b"bob"];
+        for (name, value, left) in [
+            ("x-echo", "s3cr3t+key", None),
+            ("x-echo", "key=s3cr3t%2Bkey;", None),
+            ("x-echo", "S3CR3T+KEY", Some("S3CR3T+KEY")),
+            ("x-user", "bob", None),
+            ("x-user", "hello bob!", None),
+            ("x-user", "bobsled", Some("bobsled")),
+            ("location", "/a?k=s3cr3t%2Bkey&b=1", Some("/a?b=1")),
+            ("location", "/a?k=s3cr3t%2Bkey#top", Some("/a#top")),
+            ("location", "/s3cr3t+key/a?b=1", None),
+        ] {
+            let mut headers = map(&[(name, value)]);
+            remove_echoes(&mut headers, secrets);
+            assert_eq!(
+                headers.get(name).map(|value| value.to_str().expect("is ASCII")),
+                left,
+                "{name}: {value}"
+            );
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What a request on a route means: its path and query turned into the one canonical question, and its key.
+//!
+//! The same function serves a request and `explain`, so that what is explained is what happens.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HeaderMap, HeaderValue};
+use percent_encoding::percent_decode_str;
+
+use crate::model::exchange::{Question, Window};
+use crate::model::key::Key;
+use crate::rules::headers::looks_like;
+use crate::rules::params::{Params, Rule, Understood, sorted_by_name};
+use crate::rules::routes::Path;
+
+/// How a route reads its requests.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// The upstream's name, the account's, and a digest of the rules that give requests their meaning: part of every
+    /// key.
+    pub scope: [Vec<u8>; 3],
+    /// Which paths the route serves.
+    pub path: Path,
+    /// What stands before every path at the upstream.
+    pub base_path: String,
+    /// The path asked of the upstream in place of the request's own.
+    pub upstream_path: Option<String>,
+    /// How parameters are understood; `None`: the query passes, sorted by name.
+    pub params: Option<Arc<Params>>,
+    /// Which parameters say page and size.
+    pub window: Option<(usize, usize)>,
+    /// Query names that carry credentials: a client's copies go.
+    pub credentials: Vec<String>,
+}
+
+impl Reading {
+    /// Reads a path that the route serves and its query.
+    pub fn read(&self, path: &str, query: &str) -> (Question, Option<Understood>) {
+        let query = self.without_credentials(query);
+        let understood = self.params.as_ref().map(|params| params.understand(&query));
+        let canonical = match &understood {
+            Some(understood) => Cow::Borrowed(understood.query.as_str()),
+            None => Cow::Owned(sorted_by_name(&query)),
+        };
+        let mut target = String::with_capacity(self.base_path.len() + path.len() + canonical.len() + 1);
+        target.push_str(&self.base_path);
+        match (&self.upstream_path, &self.path) {
+            (Some(replacement), Path::Exact(_)) => target.push_str(replacement),
+            (Some(replacement), Path::Below(prefix)) => {
+                target.push_str(replacement);
+                target.push_str(path.strip_prefix(prefix.as_str()).unwrap_or_default());
+            }
+            (None, _) => target.push_str(path),
+        }
+        if !canonical.is_empty() {
+            target.push('?');
+            target.push_str(&canonical);
+        }
+        let key = Key::from_parts(self.scope.iter().map(Vec::as_slice).chain([target.as_bytes()]));
+        let question = Question {
+            key,
+            understood: self.header(understood.as_ref()),
+            changes: changes(understood.as_ref()),
+            window: self.window(understood.as_ref()),
+            target,
+        };
+        (question, understood)
+    }
+
+    fn without_credentials<'a>(&self, query: &'a str) -> Cow<'a, str> {
+        let carries = |pair: &&str| {
+            let name = pair.split('=').next().unwrap_or_default().replace('+', " ");
+            let name = percent_decode_str(&name).decode_utf8_lossy();
+            self.credentials.iter().any(|credential| looks_like(&name, credential))
+        };
+        if self.credentials.is_empty() || !query.split('&').any(|pair| carries(&pair)) {
+            return Cow::Borrowed(query);
+        }
+        Cow::Owned(query.split('&').filter(|pair| !carries(pair)).collect::<Vec<_>>().join("&"))
+    }
+
+    fn header(&self, understood: Option<&Understood>) -> Option<HeaderValue> {
+        HeaderValue::try_from(understood?.header(self.params.as_ref()?)?).ok()
+    }
+
+    fn window(&self, understood: Option<&Understood>) -> Option<Window> {
+        let ((page, size), values) = (self.window?, &understood?.values);
+        let number = |at: usize| values.get(at)?.as_ref()?.parse().ok();
+        Some(Window { page: number(page)?, size: number(size)? })
+    }
+}
+
+fn changes(understood: Option<&Understood>) -> Vec<(u16, &'static str)> {
+    let changes = understood.map(|understood| understood.changes.as_slice()).unwrap_or_default();
+    let unknown = understood.filter(|understood| understood.unknown > 0);
+    changes
+        .iter()
+        .filter_map(|change| Some((u16::try_from(change.param).ok()?, change.rule.as_str())))
+        // No declared parameter has this place: it counts as `unknown`.
+        .chain(unknown.map(|_| (u16::MAX, Rule::Unknown.as_str())))
+        .collect()
+}
+
+/// Whether `Prefer: handling=strict` asks to be refused rather than guessed at (RFC 7240 §4.4). Of several the first
+/// counts (§2).
+pub fn prefers_strict(headers: &HeaderMap) -> bool {
+    headers
+        .get_all("prefer")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .find_map(|preference| {
+            let (name, value) = preference.split(';').next()?.split_once('=')?;
+            let value = value.trim().trim_matches('"');
+            name.trim().eq_ignore_ascii_case("handling").then(|| value.eq_ignore_ascii_case("strict"))
+        })
+        .unwrap_or_default()
+}
+
+/// The client's patience as `Tollgate-Timeout` states it, in seconds: `2.5`. What is no such number is ignored.
+pub fn stated_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: f64 = headers.get("tollgate-timeout")?.to_str().ok()?.trim().parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(path: &str, upstream_path: Option<&str>) -> Reading {
+        Reading {
+            scope: ["u".into(), "a".into(), Vec::new()],
+            path: Path::parse(path).expect("is a path"),
+            base_path: "/v1".into(),
+            upstream_path: upstream_path.map(Into::into),
+            params: None,
+            window: None,
+            credentials: vec!["api_key".into()],
+        }
+    }
+
+    #[test]
+    fn paths_are_mapped_and_queries_sorted() {
+        for (route, replaced, path, query, target) in [
+            ("/a", None, "/a", "", "/v1/a"),
+            ("/a", Some("/x"), "/a", "b=1", "/v1/x?b=1"),
+            ("/a/*", None, "/a/b/c", "", "/v1/a/b/c"),
+            ("/a/*", Some("/x/"), "/a/b/c", "", "/v1/x/b/c"),
+            ("/a", None, "/a", "b=2&a=1&b=1&&c", "/v1/a?a=1&b=2&b=1&c"),
+            ("/a", None, "/a", "api_key=mine&b=1", "/v1/a?b=1"),
+            ("/a", None, "/a", "API%2Dkey=mine&%61pi_key", "/v1/a"),
+        ] {
+            let (question, _) = reading(route, replaced).read(path, query);
+            assert_eq!(question.target, target, "{route} {path}?{query}");
+        }
+    }
+
+    #[test]
+    fn keys_tell_accounts_apart() {
+        let (one, mut other) = (reading("/a", None), reading("/a", None));
+        other.scope[1] = "b".into();
+        assert_eq!(one.read("/a", "x=1").0.key, one.read("/a", "x=1&api_key=k").0.key);
+        assert_ne!(one.read("/a", "x=1").0.key, other.read("/a", "x=1").0.key);
+    }
+
+    #[test]
+    fn preferences_and_patience_are_read() {
+        let headers = |name: &'static str, value: &'static str| {
+            HeaderMap::from_iter([(http::HeaderName::from_static(name), HeaderValue::from_static(value))])
+        };
+        for (value, strict) in [
+            ("handling=strict", true),
+            ("respond-async, Handling=\"strict\"; x=1", true),
+            ("handling=lenient, handling=strict", false),
+            ("strict", false),
+        ] {
+            assert_eq!(prefers_strict(&headers("prefer", value)), strict, "{value}");
+        }
+        for (value, seconds) in
+            [("2.5", Some(2.5)), (" 0 ", Some(0.0)), ("-1", None), ("inf", None), ("soon", None)]
+        {
+            let timeout = stated_timeout(&headers("tollgate-timeout", value));
+            assert_eq!(timeout, seconds.map(Duration::from_secs_f64), "{value}");
+        }
+    }
+}

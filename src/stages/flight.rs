@@ -1,0 +1,269 @@
+//! flight: `Fetch → Call`. One upstream call per key, however many wait: the call is a task of its own, so that
+//! clients come and go without harming it, and every failure is told to each of them once.
+
+use std::collections::HashMap;
+use std::collections::hash_map;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::header::HeaderMap;
+use prometheus::IntGauge;
+use tokio::sync::{oneshot, watch};
+use tower_layer::Layer;
+
+use super::Stage;
+use crate::model::entry::Entry;
+use crate::model::exchange::{Answer, CacheStatus, Call, Content, Fetch, Sharing, Timing};
+use crate::model::fault::Called;
+use crate::model::key::{BuildKeyHasher, Key};
+use crate::model::{Fault, FaultKind, Moment};
+use crate::state::clock::Clock;
+use crate::state::store::{Found, Store};
+use crate::state::tasks::Tasks;
+
+/// How often a client joins another flight because the one it waited for gave up sooner than the client would have.
+const MOST_FLIGHTS: usize = 3;
+
+/// The layer.
+#[derive(Debug, Clone)]
+pub struct FlightLayer {
+    /// The entries: looked at once more before a flight begins.
+    pub store: Store,
+    /// The time.
+    pub clock: Clock,
+    /// Where flights run.
+    pub tasks: Tasks,
+    /// How many are under way.
+    pub active: IntGauge,
+    /// The most clients that may wait for one flight.
+    pub max_waiters: usize,
+}
+
+/// The stage.
+pub struct Flight<S> {
+    given: FlightLayer,
+    aloft: Arc<Aloft>,
+    /// Shared with the flights.
+    inner: Arc<S>,
+}
+
+impl<S> fmt::Debug for Flight<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flight").field("given", &self.given).finish_non_exhaustive()
+    }
+}
+
+impl<S> Layer<S> for FlightLayer {
+    type Service = Flight<S>;
+
+    fn layer(&self, inner: S) -> Flight<S> {
+        let aloft = Aloft { flights: Mutex::default(), active: self.active.clone() };
+        Flight { given: self.clone(), aloft: Arc::new(aloft), inner: Arc::new(inner) }
+    }
+}
+
+/// Every flight under way.
+#[derive(Debug)]
+struct Aloft {
+    flights: Mutex<HashMap<Key, Waiting, BuildKeyHasher>>,
+    active: IntGauge,
+}
+
+/// How to wait for a flight.
+#[derive(Debug, Clone)]
+struct Waiting {
+    landing: watch::Receiver<Option<Landing>>,
+    /// Until when its call waits for a grant.
+    deadline: Moment,
+    /// Counts who waits.
+    aboard: Arc<()>,
+}
+
+/// How a flight ended.
+#[derive(Debug, Clone)]
+enum Landing {
+    /// With an answer for everyone whose fields select it.
+    Shared(Arc<Entry>, Duration, CacheStatus, Timing),
+    /// With an answer that is nobody else's: the others go on their own, all at once.
+    Unshared,
+    /// With a failure.
+    Failed(Fault),
+}
+
+/// What a client does about its key.
+enum Joined {
+    /// Waits for somebody else's flight.
+    Passenger(Waiting),
+    /// Waits for its own, which may also bring what cannot be shared.
+    Pilot(Waiting, oneshot::Receiver<Answer>),
+    /// Somebody landed between the look at the store and the look at the flights.
+    Landed(Arc<Entry>),
+}
+
+impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
+    async fn call(&self, fetch: Fetch) -> Result<Answer, Fault> {
+        let Sharing::Shared { held } = fetch.sharing else {
+            let deadline = fetch.deadline;
+            return self
+                .in_time(deadline, self.inner.call(fetch.into()))
+                .await
+                .unwrap_or_else(|| Err(out_of_patience()));
+        };
+        let began = self.given.clock.now();
+        for _ in 0..MOST_FLIGHTS {
+            let (mut waiting, own) = match self.join(&fetch, held)? {
+                Joined::Landed(entry) => return Ok(self.collapsed(entry, began)),
+                Joined::Pilot(waiting, own) => (waiting, Some(own)),
+                Joined::Passenger(waiting) => (waiting, None),
+            };
+            let passenger = own.is_none();
+            // Cloned at once: what is lent holds a lock.
+            let landed =
+                async { waiting.landing.wait_for(Option::is_some).await.map(|landing| landing.clone()) };
+            let landing = match self.in_time(fetch.deadline, landed).await {
+                None => return Err(out_of_patience()),
+                // The flight's task ended without landing: a panic, counted where it happened.
+                Some(Err(_)) => return Err(FaultKind::Internal.into()),
+                Some(Ok(landing)) => landing,
+            };
+            match landing {
+                Some(Landing::Shared(entry, age, cache, timing)) if selects(&entry, &fetch.headers) => {
+                    if passenger {
+                        return Ok(self.collapsed(entry, began));
+                    }
+                    return Ok(Answer { content: Content::Held(entry, age), cache, timing });
+                }
+                // A call that gave up waiting sooner than this client would.
+                Some(Landing::Failed(fault))
+                    if fault.kind == FaultKind::QuotaExceeded
+                        && passenger
+                        && waiting.deadline < fetch.deadline => {}
+                Some(Landing::Failed(fault)) => return Err(fault),
+                Some(Landing::Unshared) if let Some(own) = own => {
+                    return own.await.map_err(|_| FaultKind::Internal.into());
+                }
+                Some(Landing::Shared(..) | Landing::Unshared) | None => break,
+            }
+        }
+        let deadline = fetch.deadline;
+        let alone = Fetch { sharing: Sharing::Alone { keep: true }, ..fetch };
+        self.in_time(deadline, self.inner.call(alone.into())).await.unwrap_or_else(|| Err(out_of_patience()))
+    }
+}
+
+impl<S: Stage<Call> + 'static> Flight<S> {
+    fn join(&self, fetch: &Fetch, held: Option<Moment>) -> Result<Joined, Fault> {
+        let key = &fetch.question.key;
+        let mut flights = self.aloft.flights();
+        let vacant = match flights.entry(key.clone()) {
+            // The table holds one of the counted references itself.
+            hash_map::Entry::Occupied(waiting)
+                if Arc::strong_count(&waiting.get().aboard) > self.given.max_waiters =>
+            {
+                return Err(Fault::new(FaultKind::QueueFull).retry_after(Duration::from_secs(1)));
+            }
+            hash_map::Entry::Occupied(waiting) => return Ok(Joined::Passenger(waiting.get().clone())),
+            hash_map::Entry::Vacant(vacant) => vacant,
+        };
+        // A flight stores before it leaves the table, so whoever finds the table empty may find its answer here.
+        if let Found::Entry(entry) = self.given.store.find(key, |name| fetch.headers.get(name))
+            && held.is_none_or(|held| entry.arrived > held)
+        {
+            return Ok(Joined::Landed(entry));
+        }
+        let (land, landing) = watch::channel(None);
+        let (give, own) = oneshot::channel();
+        let waiting = Waiting { landing, deadline: fetch.deadline, aboard: Arc::default() };
+        vacant.insert(waiting.clone());
+        drop(flights);
+        self.take_off(fetch, land, give);
+        Ok(Joined::Pilot(waiting, own))
+    }
+
+    fn take_off(&self, fetch: &Fetch, land: watch::Sender<Option<Landing>>, give: oneshot::Sender<Answer>) {
+        let call = Call {
+            client: fetch.client,
+            route: fetch.route,
+            method: fetch.method.clone(),
+            question: fetch.question.clone(),
+            headers: fetch.headers.clone(),
+            body: crate::model::Body::Empty,
+            deadline: fetch.deadline,
+            keep: true,
+            why: fetch.why,
+        };
+        self.aloft.active.inc();
+        let entered = Entered { aloft: self.aloft.clone(), key: fetch.question.key.clone() };
+        let inner = self.inner.clone();
+        self.given.tasks.spawn(async move {
+            let result = Box::pin(inner.call(call)).await;
+            let landing = match result {
+                Err(fault) => Landing::Failed(fault),
+                Ok(Answer { content: Content::Held(entry, age), cache, timing }) => {
+                    Landing::Shared(entry, age, cache, timing)
+                }
+                Ok(answer) => {
+                    // If its client has left, the answer is dropped here, and its connection with it.
+                    let _ = give.send(answer);
+                    Landing::Unshared
+                }
+            };
+            // Out of the table first: whoever comes now looks at the store, or begins anew.
+            drop(entered);
+            let _ = land.send(Some(landing));
+        });
+    }
+
+    /// The answer for a client that waited for somebody else's call.
+    fn collapsed(&self, entry: Arc<Entry>, began: Moment) -> Answer {
+        let now = self.given.clock.now();
+        let age = entry.age(now);
+        let cache = CacheStatus::Forwarded {
+            why: crate::model::exchange::Why::UriMiss,
+            status: entry.status.as_u16(),
+            stored: false,
+            collapsed: true,
+        };
+        Answer {
+            content: Content::Held(entry, age),
+            cache,
+            timing: Timing { wait: now.since(began), upstream: None },
+        }
+    }
+
+    async fn in_time<T>(&self, deadline: Moment, future: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout(deadline.since(self.given.clock.now()), future).await.ok()
+    }
+}
+
+/// A flight's place in the table; given up when the flight ends, however it ends.
+struct Entered {
+    aloft: Arc<Aloft>,
+    key: Key,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.aloft.flights().remove(&self.key);
+        self.aloft.active.dec();
+    }
+}
+
+impl Aloft {
+    // A panic elsewhere must not end all flights: the table is consistent after every statement.
+    fn flights(&self) -> MutexGuard<'_, HashMap<Key, Waiting, BuildKeyHasher>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn selects(entry: &Entry, sent: &HeaderMap) -> bool {
+    entry.is_selected_by(|name| sent.get(name))
+}
+
+/// The client's patience ended; its flight goes on for the others.
+fn out_of_patience() -> Fault {
+    Fault::new(FaultKind::UpstreamTimeout)
+        .called(Called::Maybe)
+        .detail("the answer did not come within the client's time")
+}

@@ -1,0 +1,315 @@
+//! observe: the outermost stage. Gives every request its id, turns what came back into a response, and reports every
+//! exit exactly once: answered, refused, broken off, or left by its client.
+
+use std::fmt::Write as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use prometheus::IntCounterVec;
+use tower_layer::Layer;
+
+use super::Stage;
+use super::steps::place;
+use crate::model::body::{Body, BodyError};
+use crate::model::exchange::{Answer, Arrival, CacheStatus, Content, Notes, Passed, Timing};
+use crate::model::fault::{Called, Level};
+use crate::model::{Fault, FaultKind, Moment};
+use crate::state::clock::Clock;
+use crate::state::metrics::RouteMeters;
+
+/// The field that names a request.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const UNDERSTOOD: HeaderName = HeaderName::from_static("tollgate-understood");
+
+/// What is counted.
+#[derive(Debug)]
+pub struct Reports {
+    /// The routes' handles, by place.
+    pub routes: Vec<RouteMeters>,
+    /// What is counted for requests no route took.
+    pub none: RouteMeters,
+    /// The routes' parameters, by place, to name them in the counter.
+    pub params: Vec<Vec<String>>,
+    /// `tollgate_faults_total{kind}`
+    pub faults: IntCounterVec,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// The layer.
+#[derive(Debug, Clone)]
+pub struct ObserveLayer {
+    /// What is counted.
+    pub reports: Arc<Reports>,
+}
+
+/// The stage.
+#[derive(Debug)]
+pub struct Observe<S> {
+    reports: Arc<Reports>,
+    inner: S,
+}
+
+impl<S> Layer<S> for ObserveLayer {
+    type Service = Observe<S>;
+
+    fn layer(&self, inner: S) -> Observe<S> {
+        Observe { reports: self.reports.clone(), inner }
+    }
+}
+
+/// Answers a request whatever happens: the outermost stage, where faults become responses.
+pub trait Respond: Send + Sync {
+    /// The response to `arrival`.
+    fn respond(&self, arrival: Box<Arrival>) -> impl Future<Output = Response<Reported>> + Send;
+}
+
+impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
+    async fn respond(&self, arrival: Box<Arrival>) -> Response<Reported> {
+        let mut report = Report {
+            reports: self.reports.clone(),
+            notes: arrival.notes.clone(),
+            began: arrival.at,
+            method: arrival.method.clone(),
+            code: LEFT,
+            result: "fault",
+            stale: None,
+            fault: None,
+            timing: Timing::default(),
+            bytes: 0,
+            whole: false,
+        };
+        let result = self.inner.call(arrival).await;
+        report.take(&result);
+        let gate = report.reports.clock.now().since(report.began);
+        let (status, mut headers, body) = match result {
+            Ok(answer) => answered(answer),
+            Err(fault) => refused(&fault, &report.notes),
+        };
+        headers.insert(REQUEST_ID, report.notes.id.clone());
+        headers.insert(SERVER_TIMING, server_timing(gate, report.timing));
+        if let Some(understood) = report.notes.question.get().and_then(|question| question.understood.clone())
+        {
+            headers.insert(UNDERSTOOD, understood);
+        }
+        let mut response = Response::new(Reported { body, report: Some(report) });
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+fn answered(answer: Answer) -> (StatusCode, HeaderMap, Body) {
+    let Answer { content, cache, .. } = answer;
+    let (status, mut headers, body) = match content {
+        Content::Held(entry, age) => {
+            let mut headers = entry.fields.to_map(8);
+            // "The presence of an Age header field implies that the response was not generated or validated by the
+            // origin server for this request" (RFC 9111 §5.1).
+            if matches!(cache, CacheStatus::Hit { .. }) || age >= Duration::from_secs(1) {
+                headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
+            }
+            (entry.status, headers, Body::Full(entry.body.clone()))
+        }
+        Content::Passed(Passed { status, headers, body, .. }) => (status, headers, body),
+    };
+    if cache != CacheStatus::Own {
+        headers.append(header::VIA, HeaderValue::from_static("1.1 tollgate"));
+        if let Ok(value) = HeaderValue::try_from(format!("tollgate; {cache}")) {
+            headers.append(CACHE_STATUS, value);
+        }
+    }
+    (status, headers, body)
+}
+
+fn refused(fault: &Fault, notes: &Notes) -> (StatusCode, HeaderMap, Body) {
+    let status = fault.kind.row().status;
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    // A fault speaks of one moment; nobody downstream should keep it.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(seconds) = fault.retry_after_seconds() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(Ok(methods)) = fault.allowed_methods().map(HeaderValue::try_from) {
+        headers.insert(header::ALLOW, methods);
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tollgate\""));
+    }
+    let problem = fault.to_problem(notes.id.to_str().unwrap_or_default());
+    (status, headers, Body::Full(problem.into()))
+}
+
+/// `gate;dur=0.2, wait;dur=1200, upstream;dur=83`, in milliseconds.
+fn server_timing(total: Duration, timing: Timing) -> HeaderValue {
+    let upstream = timing.upstream.unwrap_or_default();
+    let gate = total.saturating_sub(timing.wait + upstream);
+    let mut value = String::with_capacity(48);
+    // Writing to a String cannot fail.
+    let _ = write!(value, "gate;dur={}", Millis(gate));
+    if !timing.wait.is_zero() {
+        let _ = write!(value, ", wait;dur={}", Millis(timing.wait));
+    }
+    if timing.upstream.is_some() {
+        let _ = write!(value, ", upstream;dur={}", Millis(upstream));
+    }
+    HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("gate"))
+}
+
+/// Milliseconds with three decimals.
+struct Millis(Duration);
+
+impl std::fmt::Display for Millis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let micros = self.0.as_micros();
+        write!(f, "{}.{:03}", micros / 1000, micros % 1000)
+    }
+}
+
+/// A response's body that reports when it has ended, or when nobody wants it any longer.
+#[derive(Debug)]
+pub struct Reported {
+    body: Body,
+    report: Option<Report>,
+}
+
+impl Reported {
+    /// A body that needs no report: its request was reported already.
+    pub fn unreported(body: Body) -> Self {
+        Self { body, report: None }
+    }
+}
+
+impl HttpBody for Reported {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self { body, report } = self.as_mut().get_mut();
+        let polled = Pin::new(&mut *body).poll_frame(cx);
+        if let (Some(report), Poll::Ready(polled)) = (report, &polled) {
+            match polled {
+                Some(Ok(frame)) => {
+                    report.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                    report.whole = body.is_end_stream();
+                }
+                Some(Err(_)) => report.whole = false,
+                None => report.whole = true,
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// What code a request is counted with whose client left before its answer.
+const LEFT: u16 = 499;
+
+/// What is said of a request when it is over; said when this is dropped, so that nothing ends unsaid.
+#[derive(Debug)]
+struct Report {
+    reports: Arc<Reports>,
+    notes: Arc<Notes>,
+    began: Moment,
+    method: http::Method,
+    code: u16,
+    result: &'static str,
+    stale: Option<&'static str>,
+    fault: Option<(&'static str, Level, Called)>,
+    timing: Timing,
+    bytes: u64,
+    whole: bool,
+}
+
+impl Report {
+    fn take(&mut self, result: &Result<Answer, Fault>) {
+        match result {
+            Ok(answer) => {
+                self.code = answer.status().as_u16();
+                self.result = answer.cache.result();
+                self.timing = answer.timing;
+                if let CacheStatus::Hit { stale: Some(reason), .. } = answer.cache {
+                    self.stale = Some(reason.as_str());
+                }
+            }
+            Err(fault) => {
+                let row = fault.kind.row();
+                self.code = row.status.as_u16();
+                self.fault = Some((row.name, row.level, fault.called));
+            }
+        }
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let row = FaultKind::Internal.row();
+            (self.code, self.fault) = (row.status.as_u16(), Some((row.name, row.level, Called::Maybe)));
+        }
+        let reports = &self.reports;
+        let (client, route) = (self.notes.client.get(), self.notes.route.get());
+        let client = client.map(|client| usize::from(client.0));
+        let meters = route.and_then(|route| reports.routes.get(place(*route))).unwrap_or(&reports.none);
+        let duration = reports.clock.now().since(self.began);
+        meters.count(client, self.code, self.result, duration.as_secs_f64());
+        if let Some(reason) = self.stale {
+            meters.count_stale(reason);
+        }
+        if let Some((kind, ..)) = self.fault {
+            reports.faults.with_label_values(&[kind]).inc();
+        }
+        if let (Some(route), Some(question)) = (route, self.notes.question.get()) {
+            for (param, rule) in &question.changes {
+                let name = reports.params.get(place(*route)).and_then(|names| names.get(usize::from(*param)));
+                meters.count_param(name.map_or("unknown", String::as_str), rule);
+            }
+        }
+        let id = self.notes.id.to_str().unwrap_or_default();
+        let (route, client) = (meters.name(), meters.client(client));
+        let millis = |duration: Duration| duration.as_secs_f64() * 1000.0;
+        tracing::info!(
+            target: "tollgate::request",
+            id,
+            method = self.method.as_str(),
+            route,
+            client,
+            code = self.code,
+            result = self.fault.map_or(self.result, |(kind, ..)| kind),
+            duration_ms = millis(duration),
+            wait_ms = millis(self.timing.wait),
+            upstream_ms = self.timing.upstream.map(millis),
+            bytes = self.bytes,
+            whole = self.whole,
+            "request"
+        );
+        match self.fault {
+            Some((kind, Level::Warn, called)) => {
+                tracing::warn!(target: "tollgate::fault", id, route, kind, called = called.as_str(), "fault");
+            }
+            Some((kind, Level::Error, called)) => {
+                tracing::error!(target: "tollgate::fault", id, route, kind, called = called.as_str(), "fault");
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! quota: `Call → Granted`, or 429, 503. Spends the account's quota for calls that are really sent, and counts them.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use prometheus::{Histogram, IntCounter, IntCounterVec};
+use tower_layer::Layer;
+
+use super::Stage;
+use super::steps::place;
+use crate::model::exchange::{Answer, Call, Granted};
+use crate::model::{Fault, FaultKind};
+use crate::rules::window::WindowRule;
+use crate::state::clock::Clock;
+use crate::state::quota::{Account, Grant, Refused};
+
+/// What the quota knows of a route.
+#[derive(Debug, Clone)]
+pub struct Purse {
+    /// Who pays.
+    pub account: Arc<Account>,
+    /// The account's name, for those who are refused.
+    pub name: String,
+    /// Counts its calls.
+    pub meters: CallMeters,
+}
+
+/// Counts the calls of one account at one upstream.
+#[derive(Debug, Clone)]
+pub struct CallMeters {
+    outcomes: [(&'static str, IntCounter); OUTCOMES.len()],
+    duration: Histogram,
+}
+
+const OUTCOMES: [&str; 9] =
+    ["2xx", "3xx", "4xx", "429", "5xx", "unreachable", "broken", "timeout", "abandoned"];
+
+impl CallMeters {
+    /// The handles for these labels.
+    pub fn new(requests: &IntCounterVec, duration: Histogram, upstream: &str, account: &str) -> Self {
+        let outcomes =
+            OUTCOMES.map(|outcome| (outcome, requests.with_label_values(&[upstream, account, outcome])));
+        Self { outcomes, duration }
+    }
+
+    fn count(&self, outcome: &str) {
+        if let Some((_, counter)) = self.outcomes.iter().find(|(held, _)| *held == outcome) {
+            counter.inc();
+        }
+    }
+}
+
+/// The layer.
+#[derive(Debug, Clone)]
+pub struct QuotaLayer {
+    /// Who pays for each route, by place.
+    pub purses: Arc<[Purse]>,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// The stage.
+#[derive(Debug)]
+pub struct Quota<S> {
+    given: QuotaLayer,
+    inner: S,
+}
+
+impl<S> Layer<S> for QuotaLayer {
+    type Service = Quota<S>;
+
+    fn layer(&self, inner: S) -> Quota<S> {
+        Quota { given: self.clone(), inner }
+    }
+}
+
+/// A call that was begun and is not counted yet: one whose client leaves before the answer is counted as abandoned.
+struct Begun<'a>(Option<&'a CallMeters>);
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if let Some(meters) = self.0 {
+            meters.count("abandoned");
+        }
+    }
+}
+
+impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
+    async fn call(&self, call: Call) -> Result<Answer, Fault> {
+        let Some(purse) = self.given.purses.get(place(call.route)) else {
+            return Err(FaultKind::NoSuchRoute.into());
+        };
+        let began = self.given.clock.now();
+        let grant =
+            purse.account.acquire(call.deadline).await.map_err(|refused| fault(refused, &purse.name))?;
+        let waited = self.given.clock.now().since(began);
+        let mut begun = Begun(Some(&purse.meters));
+        let mut result = self.inner.call(Granted { call, grant }).await;
+        begun.0 = None;
+        purse.meters.count(outcome(&result));
+        if let Ok(answer) = &mut result {
+            answer.timing.wait += waited;
+            if let Some(upstream) = answer.timing.upstream {
+                purse.meters.duration.observe(upstream.as_secs_f64());
+            }
+        }
+        result
+    }
+}
+
+fn outcome(result: &Result<Answer, Fault>) -> &'static str {
+    match result {
+        Ok(answer) => match answer.status() {
+            StatusCode::TOO_MANY_REQUESTS => "429",
+            status if status.is_success() => "2xx",
+            status if status.is_redirection() => "3xx",
+            status if status.is_client_error() => "4xx",
+            _ => "5xx",
+        },
+        Err(fault) => match fault.kind {
+            FaultKind::UpstreamUnreachable => "unreachable",
+            FaultKind::UpstreamTimeout => "timeout",
+            FaultKind::UpstreamRefusedCredentials => "4xx",
+            _ => "broken",
+        },
+    }
+}
+
+fn fault(refused: Refused, account: &str) -> Fault {
+    match refused {
+        Refused::Spent { retry_after, window } => {
+            let WindowRule { requests, per } = window;
+            Fault::new(FaultKind::QuotaExceeded)
+                .detail(format!("account {account} may be asked {requests} times in {per:?}"))
+                .member("account", account)
+                .member("policy", format!("{requests};w={}", per.as_secs().max(1)))
+                .retry_after(retry_after)
+        }
+        Refused::Full => Fault::new(FaultKind::QueueFull)
+            .detail(format!("as many requests as may wait for account {account} already do"))
+            .retry_after(std::time::Duration::from_secs(1)),
+        Refused::Busy => Fault::new(FaultKind::QueueFull)
+            .detail(format!("the upstream of account {account} has as many calls as it may have at once"))
+            .retry_after(std::time::Duration::from_secs(1)),
+        Refused::Resting { retry_after } => Fault::new(FaultKind::UpstreamRefusedCredentials)
+            .detail(format!("account {account} rests; its credentials were refused twice in a row"))
+            .retry_after(retry_after),
+    }
+}

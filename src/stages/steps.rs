@@ -1,0 +1,225 @@
+//! The stages that only decide, each a [`Decide`] around a rule: who asks, which route, what it means, how often.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+
+use super::{Decide, Next};
+use crate::model::exchange::{Arrival, Ask, ClientId, Known, RouteId, Routed};
+use crate::model::{Fault, FaultKind};
+use crate::rules::identity::{Clients, Sender};
+use crate::rules::params::{Params, Refusal};
+use crate::rules::routes::{Methods, Routes};
+use crate::rules::understanding::{Reading, prefers_strict, stated_timeout};
+use crate::state::limits::{AddressLimit, ClientLimit};
+
+/// authenticate: `Arrival → Known`, or 401.
+#[derive(Debug, Clone)]
+pub struct Authenticate {
+    /// The declared clients.
+    pub clients: Arc<Clients>,
+}
+
+impl Decide<Box<Arrival>> for Authenticate {
+    type Out = Known;
+
+    fn decide(&self, mut arrival: Box<Arrival>) -> Next<Known> {
+        let client = match self.clients.identify(&mut arrival.headers) {
+            Sender::Known(client) => client,
+            Sender::Keyless => {
+                return Next::refuse(Fault::new(FaultKind::ClientUnknown).detail(
+                    "send this client's key as `Authorization: Bearer KEY` or `x-tollgate-key: KEY`",
+                ));
+            }
+            Sender::Stranger => {
+                return Next::refuse(Fault::new(FaultKind::ClientUnknown).detail("no client has this key"));
+            }
+        };
+        let _ = arrival.notes.client.set(client);
+        Next::On(Known { arrival, client })
+    }
+}
+
+/// The gate's own pages under `/-/`, answered before any route.
+pub trait OwnPages: Send + Sync {
+    /// The page that `known` asks for, if there is one at its path.
+    fn answer(&self, known: &Known) -> Option<Result<crate::model::exchange::Answer, Fault>>;
+}
+
+/// What routing knows of a route.
+#[derive(Debug, Clone)]
+pub struct Lane {
+    /// Its name.
+    pub name: String,
+    /// The methods it allows.
+    pub methods: Methods,
+    /// Who may use it; `None`: everybody.
+    pub clients: Option<Vec<ClientId>>,
+}
+
+/// route: `Known → Routed`, or 404, 405, 403.
+#[derive(Clone)]
+pub struct Route {
+    /// Where each path leads.
+    pub routes: Arc<Routes>,
+    /// The routes, by place.
+    pub lanes: Arc<[Lane]>,
+    /// What is answered here.
+    pub own: Arc<dyn OwnPages>,
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Route").field("lanes", &self.lanes).finish_non_exhaustive()
+    }
+}
+
+impl Decide<Known> for Route {
+    type Out = Routed;
+
+    fn decide(&self, known: Known) -> Next<Routed> {
+        let path = known.arrival.uri.path();
+        if path.starts_with("/-/")
+            && let Some(result) = self.own.answer(&known)
+        {
+            return Next::End(result);
+        }
+        let found = self.routes.find(path);
+        let Some((route, lane)) =
+            found.and_then(|route| Some((route, self.lanes.get(usize::from(route.0))?)))
+        else {
+            return Next::refuse(FaultKind::NoSuchRoute);
+        };
+        let _ = known.arrival.notes.route.set(route);
+        if lane.clients.as_ref().is_some_and(|clients| !clients.contains(&known.client)) {
+            let fault = Fault::new(FaultKind::RouteForbidden);
+            return Next::refuse(
+                fault.detail(format!("route {} is not among this client's `routes`", lane.name)),
+            );
+        }
+        let method = &known.arrival.method;
+        if !lane.methods.allow(method) {
+            return Next::refuse(method_not_allowed(lane, method));
+        }
+        Next::On(Routed { arrival: known.arrival, client: known.client, route })
+    }
+}
+
+fn method_not_allowed(lane: &Lane, method: &Method) -> Fault {
+    let methods = lane.methods.to_string();
+    let fault = Fault::new(FaultKind::MethodNotAllowed).allow(methods.clone());
+    // TRACE and CONNECT cannot be added: the first shows what was injected, the second is no request to an API.
+    let advice = match *method {
+        Method::TRACE | Method::CONNECT => format!("route {} allows {methods}", lane.name),
+        _ => format!("route {} allows {methods}; its operator can add {method} to `methods`", lane.name),
+    };
+    fault.detail(advice)
+}
+
+/// What understanding knows of a route.
+#[derive(Debug, Clone)]
+pub struct Lens {
+    /// How its requests are read.
+    pub reading: Reading,
+    /// The longest a client waits where it does not say.
+    pub timeout: Duration,
+    /// The largest request body.
+    pub max_body_bytes: u64,
+}
+
+/// understand: `Routed → Ask`, or 400 where strictness was asked for.
+#[derive(Debug, Clone)]
+pub struct Understand {
+    /// The routes, by place.
+    pub lenses: Arc<[Lens]>,
+    /// Which clients are strict, by place.
+    pub strict: Arc<[bool]>,
+}
+
+impl Decide<Routed> for Understand {
+    type Out = Ask;
+
+    fn decide(&self, routed: Routed) -> Next<Ask> {
+        let Routed { arrival, client, route } = routed;
+        let Some(lens) = self.lenses.get(usize::from(route.0)) else {
+            return Next::refuse(FaultKind::NoSuchRoute);
+        };
+        let Arrival { method, uri, headers, body, peer, at, notes } = *arrival;
+        let (question, understood) = lens.reading.read(uri.path(), uri.query().unwrap_or_default());
+        if let (Some(understood), Some(params)) = (&understood, &lens.reading.params) {
+            let strict = self.strict.get(usize::from(client.0)).is_some_and(|strict| *strict);
+            let refusal = if strict || prefers_strict(&headers) {
+                understood.strict_refusal(params)
+            } else {
+                understood.required_refusal(params)
+            };
+            if let Some(refusal) = refusal {
+                return Next::refuse(not_understood(&refusal, params));
+            }
+        }
+        let question = Arc::new(question);
+        let _ = notes.question.set(question.clone());
+        if http_body::Body::size_hint(&body).lower() > lens.max_body_bytes {
+            let fault = Fault::new(FaultKind::BodyTooLarge);
+            return Next::refuse(fault.detail(format!("at most {} bytes", lens.max_body_bytes)));
+        }
+        let patience = stated_timeout(&headers).map_or(lens.timeout, |stated| stated.min(lens.timeout));
+        Next::On(Ask { client, route, method, question, headers, body, deadline: at + patience, peer })
+    }
+}
+
+fn not_understood(refusal: &Refusal, params: &Params) -> Fault {
+    let fault = Fault::new(FaultKind::ParameterNotUnderstood);
+    // The name of an unknown parameter is the caller's own text: it goes back to the caller and nowhere else.
+    let detail = match &refusal.nearest {
+        _ if params.names().any(|name| name == refusal.name) => {
+            format!("{} should be {}", refusal.name, refusal.expected)
+        }
+        Some(nearest) => format!("no parameter has this name; the nearest is {nearest}"),
+        None => "no parameter has this name".to_owned(),
+    };
+    let fault = fault.detail(detail).member("parameter", refusal.name.clone());
+    let fault = fault.member("expected", refusal.expected.clone());
+    match &refusal.nearest {
+        Some(nearest) => fault.member("nearest", nearest.clone()),
+        None => fault,
+    }
+}
+
+/// client limit: `Ask = Ask`, or 429. Protects the gate from one client; hits count.
+#[derive(Debug, Clone)]
+pub struct LimitClient {
+    /// The declared clients' limits, by place.
+    pub declared: Arc<[Option<ClientLimit>]>,
+    /// Everybody else's, by address.
+    pub addresses: Option<Arc<AddressLimit>>,
+}
+
+impl Decide<Ask> for LimitClient {
+    type Out = Ask;
+
+    fn decide(&self, ask: Ask) -> Next<Ask> {
+        match self.check(ask.client, ask.peer.ip()) {
+            Ok(()) => Next::On(ask),
+            Err(wait) => Next::refuse(Fault::new(FaultKind::ClientLimit).retry_after(wait)),
+        }
+    }
+}
+
+impl LimitClient {
+    fn check(&self, client: ClientId, peer: IpAddr) -> Result<(), Duration> {
+        match (self.declared.get(usize::from(client.0)), &self.addresses) {
+            (Some(Some(limit)), _) => limit.check(),
+            (_, Some(addresses)) if client == ClientId(0) => addresses.check(peer),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Which place a route has, for those who index by it.
+pub(super) fn place(route: RouteId) -> usize {
+    usize::from(route.0)
+}

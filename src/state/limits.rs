@@ -1,0 +1,154 @@
+//! How often a client may ask: GCRA by governor, one cell a declared client, one a peer address for everybody else.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::DashMapStateStore;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+
+use super::clock::Clock;
+use crate::model::moment::Moment;
+
+/// `{ requests, per, burst }`: on average `requests` in `per`, at most `burst` at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// How many.
+    pub requests: u32,
+    /// In how long.
+    pub per: Duration,
+    /// How many at once.
+    pub burst: u32,
+}
+
+impl RateLimit {
+    fn to_quota(self) -> Quota {
+        let requests = NonZeroU32::new(self.requests).unwrap_or(NonZeroU32::MIN);
+        let burst = NonZeroU32::new(self.burst).unwrap_or(NonZeroU32::MIN);
+        // A period shorter than a nanosecond a request does not exist; the shortest one does.
+        let each = (self.per / requests.get()).max(Duration::from_nanos(1));
+        Quota::with_period(each).unwrap_or(Quota::per_second(requests)).allow_burst(burst)
+    }
+}
+
+/// The limit of one declared client.
+#[derive(Debug)]
+pub struct ClientLimit {
+    limiter: RateLimiter<NotKeyed, InMemoryState, Clock, NoOpMiddleware<governor::nanos::Nanos>>,
+    clock: Clock,
+}
+
+impl ClientLimit {
+    /// A limit nothing was spent of.
+    pub fn new(limit: RateLimit, clock: &Clock) -> Self {
+        Self {
+            limiter: RateLimiter::direct_with_clock(limit.to_quota(), clock.clone()),
+            clock: clock.clone(),
+        }
+    }
+
+    /// Counts one request.
+    ///
+    /// # Errors
+    /// How long until the next one would pass.
+    pub fn check(&self) -> Result<(), Duration> {
+        self.limiter
+            .check()
+            .map_err(|not_until| not_until.wait_time_from(governor::clock::Clock::now(&self.clock)))
+    }
+}
+
+/// The limit of every peer address that is no declared client. Addresses that have been quiet are forgotten; while
+/// more than [`MOST_ADDRESSES`] are remembered, new ones share one cell.
+#[derive(Debug)]
+pub struct AddressLimit {
+    limiter: RateLimiter<IpAddr, DashMapStateStore<IpAddr>, Clock, NoOpMiddleware<governor::nanos::Nanos>>,
+    clock: Clock,
+    swept: AtomicU64,
+}
+
+/// The most addresses remembered at once.
+pub const MOST_ADDRESSES: usize = 100_000;
+/// How often quiet addresses are forgotten.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+impl AddressLimit {
+    /// A limit nothing was spent of.
+    pub fn new(limit: RateLimit, clock: &Clock) -> Self {
+        let limiter = RateLimiter::new(limit.to_quota(), DashMapStateStore::default(), clock.clone());
+        Self { limiter, clock: clock.clone(), swept: AtomicU64::new(clock.now().as_nanos()) }
+    }
+
+    /// Counts one request of `peer`.
+    ///
+    /// # Errors
+    /// How long until the next one would pass.
+    pub fn check(&self, peer: IpAddr) -> Result<(), Duration> {
+        self.sweep();
+        let mut key = network_of(peer);
+        if self.limiter.len() >= MOST_ADDRESSES {
+            key = Ipv6Addr::UNSPECIFIED.into();
+        }
+        self.limiter
+            .check_key(&key)
+            .map_err(|not_until| not_until.wait_time_from(governor::clock::Clock::now(&self.clock)))
+    }
+
+    fn sweep(&self) {
+        let (now, swept) = (self.clock.now(), self.swept.load(Ordering::Relaxed));
+        let due = now.since(Moment::from_nanos(swept)) >= SWEEP_EVERY;
+        if due
+            && self
+                .swept
+                .compare_exchange(swept, now.as_nanos(), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        {
+            self.limiter.retain_recent();
+            self.limiter.shrink_to_fit();
+        }
+    }
+}
+
+/// Who is limited together: an IPv4 address, or the /64 that one IPv6 subscriber holds.
+fn network_of(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !0 << 64).into(),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO: RateLimit = RateLimit { requests: 10, per: Duration::from_secs(1), burst: 2 };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_passes_then_the_average_counts() {
+        let limit = ClientLimit::new(TWO, &Clock::system());
+        assert_eq!((limit.check(), limit.check()), (Ok(()), Ok(())));
+        let wait = limit.check().expect_err("the burst is spent");
+        assert_eq!(wait, Duration::from_millis(100));
+        tokio::time::advance(wait).await;
+        assert_eq!(limit.check(), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_are_limited_apart_and_forgotten_when_quiet() {
+        let limit = AddressLimit::new(TWO, &Clock::system());
+        let peer = |text: &str| text.parse::<IpAddr>().expect("is an address");
+        for address in ["192.0.2.1", "192.0.2.2", "2001:db8::1"] {
+            assert!(limit.check(peer(address)).is_ok() && limit.check(peer(address)).is_ok());
+            assert!(limit.check(peer(address)).is_err());
+        }
+        // One subscriber's /64, and the mapped form of an address seen before.
+        assert!(limit.check(peer("2001:db8::2")).is_err());
+        assert!(limit.check(peer("::ffff:192.0.2.1")).is_err());
+        tokio::time::advance(SWEEP_EVERY).await;
+        assert!(limit.check(peer("192.0.2.9")).is_ok());
+        assert_eq!(limit.limiter.len(), 1);
+    }
+}

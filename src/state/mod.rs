@@ -1,0 +1,9 @@
+//! Floor 2: what is shared between requests and lives long. Locks are held for a few instructions and never across
+//! an await.
+
+pub mod clock;
+pub mod limits;
+pub mod metrics;
+pub mod quota;
+pub mod store;
+pub mod tasks;

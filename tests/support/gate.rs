@@ -1,0 +1,299 @@
+//! The built program as a process: configured, started, asked, signalled and ended as an operator would.
+//!
+//! What the program owes: with `TOLLGATE_LOG_FORMAT=json` it logs one JSON object a line, and among them, when a
+//! listener is bound, `"message":"listening"` with `"listener":"gate"` or `"admin"` and `"address":"IP:PORT"`.
+//! The fields may stand at the top or in an object `fields`, as `tracing-subscriber` has it by default.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::client::{self, Answer};
+use super::lines::{Lines, Sink};
+use super::within;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tollgate");
+
+/// A gate before it is started.
+pub struct Setup {
+    config: String,
+    server: String,
+    admin: String,
+    env: Vec<(String, OsString)>,
+    files: Vec<(String, Vec<u8>)>,
+    options: Vec<String>,
+}
+
+/// A gate that runs. Killed when dropped.
+pub struct Gate {
+    child: Child,
+    gate: SocketAddr,
+    admin: SocketAddr,
+    lines: Lines,
+    folder: TempDir,
+}
+
+/// A command that has ended: `check`, `explain`, or a `serve` that did not come up.
+#[derive(Debug)]
+pub struct Finished {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Setup {
+    /// `config` is everything but the sections `[server]` and `[admin]`, which get ports of the system's choice.
+    /// Where it says `{folder}`, the temporary folder's path is put: that of [`Setup::file`]s, for one.
+    pub fn new(config: impl Into<String>) -> Self {
+        Self {
+            config: config.into(),
+            server: String::new(),
+            admin: String::new(),
+            env: Vec::new(),
+            files: Vec::new(),
+            options: Vec::new(),
+        }
+    }
+
+    /// More lines for `[server]`.
+    #[must_use]
+    pub fn server(mut self, lines: &str) -> Self {
+        self.server.push_str(lines);
+        self.server.push('\n');
+        self
+    }
+
+    /// More lines for `[admin]`.
+    #[must_use]
+    pub fn admin(mut self, lines: &str) -> Self {
+        self.admin.push_str(lines);
+        self.admin.push('\n');
+        self
+    }
+
+    /// The program gets no other environment than this.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// A file beside the configuration, such as a certificate.
+    #[must_use]
+    pub fn file(mut self, name: &str, bytes: impl Into<Vec<u8>>) -> Self {
+        self.files.push((name.to_owned(), bytes.into()));
+        self
+    }
+
+    /// One more word on the command line.
+    #[must_use]
+    pub fn option(mut self, word: &str) -> Self {
+        self.options.push(word.to_owned());
+        self
+    }
+
+    /// `tollgate serve`, until both listeners are bound; fails with what it printed if it does not get there.
+    pub async fn start(self) -> Gate {
+        let folder = self.folder();
+        let mut child = self
+            .command(&folder, &["serve"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot start {PROGRAM}: {e}"));
+        let (lines, sink) = Lines::new();
+        drain(&mut child, sink);
+        // Owned from here on, so that a failure below leaves no process behind.
+        let unbound = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut gate = Gate { child, gate: unbound, admin: unbound, lines, folder };
+        gate.gate = gate.lines.find("the gate listens", |lines| listening(lines, "gate")).await;
+        gate.admin = gate.lines.find("the admin listens", |lines| listening(lines, "admin")).await;
+        gate
+    }
+
+    /// Runs `tollgate WORDS… --config FILE` to its end.
+    pub async fn run(self, words: &[&str]) -> Finished {
+        let folder = self.folder();
+        let mut command = self.command(&folder, words);
+        command.stdin(Stdio::null());
+        finish(command).await
+    }
+
+    fn command(&self, folder: &TempDir, words: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.args(words).arg("--config").arg(folder.path().join("config.toml")).args(&self.options);
+        command.current_dir(folder.path()).env_clear().env("TOLLGATE_LOG_FORMAT", "json");
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    fn folder(&self) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_str().expect("a temporary folder named in UTF-8");
+        let config = format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\n{}\n[admin]\nlisten = \"127.0.0.1:0\"\n{}\n{}",
+            self.server, self.admin, self.config
+        );
+        std::fs::write(folder.path().join("config.toml"), config.replace("{folder}", path)).unwrap();
+        for (name, bytes) in &self.files {
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        folder
+    }
+}
+
+impl Gate {
+    /// Where the gate listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.gate
+    }
+
+    /// Where its admin listener listens.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything printed so far.
+    pub fn lines(&self) -> &Lines {
+        &self.lines
+    }
+
+    /// A path in the folder that the configuration lies in, which is named `config.toml`.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub async fn get(&self, target: &str, headers: &[(&str, &str)]) -> Answer {
+        client::get(self.gate, target, headers).await
+    }
+
+    pub async fn ask_admin(&self, method: &str, target: &str) -> Answer {
+        client::request(self.admin, method, target, &[], b"").await
+    }
+
+    pub async fn metrics(&self) -> String {
+        let answer = self.ask_admin("GET", "/metrics").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.text()
+    }
+
+    /// The sum over the samples of `name` whose labels contain every one of `labels`, each written `name="value"`.
+    /// Labels that were never used have no sample: that is 0, so look at a metric before and after.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        sample(&self.metrics().await, name, labels)
+    }
+
+    /// Asks for the metric until `wanted` holds, for what settles after an answer was sent.
+    pub async fn metric_becomes(&self, name: &str, labels: &[&str], wanted: impl Fn(f64) -> bool) -> f64 {
+        within(&format!("{name}{labels:?} to become as wanted"), async {
+            loop {
+                let value = self.metric(name, labels).await;
+                if wanted(value) {
+                    return value;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+    }
+
+    /// Sends a signal by name: `TERM`, `INT`, `HUP`, `KILL`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(status.expect("the command kill").success(), "no process to send {name} to");
+    }
+
+    /// Waits until the process has ended by itself.
+    pub async fn wait(&mut self) -> ExitStatus {
+        within("the gate to end", self.lines.end()).await;
+        // Its output is closed, so it is gone or about to be.
+        let deadline = Instant::now() + super::DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the gate closed its output and goes on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs `tollgate WORDS…` to its end, with no configuration but what `words` name.
+pub async fn run(words: &[&str]) -> Finished {
+    let mut command = Command::new(PROGRAM);
+    command.args(words).env_clear().stdin(Stdio::null());
+    finish(command).await
+}
+
+/// The sum over the samples of `name` in an exposition whose labels contain every one of `labels`.
+pub fn sample(exposition: &str, name: &str, labels: &[&str]) -> f64 {
+    let values = exposition.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let (found, value) = match rest.strip_prefix('{') {
+            Some(rest) => rest.rsplit_once('}')?,
+            None => ("", rest.strip_prefix(' ')?),
+        };
+        let every = labels.iter().all(|label| found.split(',').any(|f| f == *label));
+        every.then(|| value.split_whitespace().next()?.parse::<f64>().ok()).flatten()
+    });
+    values.sum()
+}
+
+/// The address that a listener of this name was bound to, if these lines tell.
+pub fn listening(lines: &[String], listener: &str) -> Option<SocketAddr> {
+    lines.iter().find_map(|line| {
+        let event: Value = serde_json::from_str(line).ok()?;
+        let fields = event.get("fields").unwrap_or(&event);
+        let says = |name: &str| fields.get(name).and_then(Value::as_str);
+        (says("message") == Some("listening") && says("listener") == Some(listener))
+            .then(|| says("address")?.parse().ok())
+            .flatten()
+    })
+}
+
+fn drain(child: &mut Child, sink: Sink) {
+    sink.clone().drain(child.stdout.take().expect("piped"));
+    sink.drain(child.stderr.take().expect("piped"));
+}
+
+async fn finish(mut command: Command) -> Finished {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap_or_else(|e| panic!("cannot start {PROGRAM}: {e}"));
+    let id = child.id();
+    let reading = tokio::task::spawn_blocking(move || child.wait_with_output());
+    match tokio::time::timeout(super::DEADLINE, reading).await {
+        Ok(output) => Finished::from(output.unwrap().unwrap()),
+        Err(_) => {
+            let _ = Command::new("kill").arg("-KILL").arg(id.to_string()).status();
+            panic!("the command did not end by itself: {command:?}");
+        }
+    }
+}
+
+impl From<Output> for Finished {
+    fn from(output: Output) -> Self {
+        Self {
+            status: output.status,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
