@@ -19,15 +19,16 @@ use tokio::sync::watch;
 
 use crate::config::Environment;
 use crate::config::plan::{Plan, Server};
-use crate::edge::admin::{Admin, Console, asked_request};
+use crate::console::{Operators, Own};
+use crate::edge::admin::Admin;
 use crate::edge::listener::{Handler, Limits, Listener};
 use crate::edge::upstream::Upstreams;
-use crate::explain::{Explanation, Reader};
+use crate::lasting::{Lasting, Unprovisioned};
 use crate::model::body::Body;
 use crate::model::exchange::{Answer, Arrival, Known, Notes};
 use crate::model::{Fault, FaultKind};
 use crate::pipeline::{Stages, pipeline};
-use crate::provision::{Lasting, Unprovisioned, provision};
+use crate::provision::provision;
 use crate::stages::observe::{REQUEST_ID, Reported, Respond};
 use crate::stages::steps::OwnPages;
 use crate::state::clock::Clock;
@@ -116,7 +117,7 @@ impl Gateway {
         let ready = Arc::new(AtomicBool::new(true));
         let own: Arc<dyn OwnPages> =
             Arc::new(Own { plan: self.plan.clone(), clock: self.lasting.clock.clone() });
-        let build = |plan: &Plan| provision(plan, &self.lasting, own.clone(), self.environment.clone());
+        let build = |plan: &Plan| provision(plan, &self.lasting, own.clone(), &self.environment);
         let (stages, upstreams) = build(&self.plan.load()).map_err(StartError::Unprovisioned)?;
         let gate = Arc::new(Gate {
             way: ArcSwap::from_pointee(way(stages, upstreams)),
@@ -217,7 +218,7 @@ impl Gateway {
 ///
 /// # Errors
 /// What stands in the way.
-pub fn provisions(plan: &Plan, environment: Arc<dyn Environment>) -> Result<(), Unprovisioned> {
+pub fn provisions(plan: &Plan, environment: &Arc<dyn Environment>) -> Result<(), Unprovisioned> {
     struct Nothing;
     impl OwnPages for Nothing {
         fn answer(&self, _: &Known) -> Option<Result<Answer, Fault>> {
@@ -350,57 +351,5 @@ impl Ids {
         let count = self.next.fetch_add(1, Ordering::Relaxed);
         let id = format!("{:08x}-{count:x}", self.process);
         HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("-"))
-    }
-}
-
-/// The gate's own pages for clients.
-struct Own {
-    plan: Arc<ArcSwap<Plan>>,
-    clock: Clock,
-}
-
-impl OwnPages for Own {
-    fn answer(&self, known: &Known) -> Option<Result<Answer, Fault>> {
-        let uri = &known.arrival.uri;
-        (uri.path() == "/-/explain").then(|| {
-            let request = asked_request(uri.query().unwrap_or_default()).ok_or_else(|| {
-                Fault::new(FaultKind::Malformed)
-                    .detail("say what to explain: /-/explain?request=GET%20/path%3Fa%3D1")
-            })?;
-            let explanation = Explanation::of(&self.plan.load(), &request, Reader::Client(known.client))
-                .map_err(|mistake| Fault::new(FaultKind::Malformed).detail(mistake))?;
-            let headers = HeaderMap::from_iter([
-                (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-                (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-            ]);
-            let body = Body::Full(explanation.to_json().into());
-            Ok(Answer::own(StatusCode::OK, headers, body, self.clock.now()))
-        })
-    }
-}
-
-/// What the operators' pages show.
-struct Operators {
-    plan: Arc<ArcSwap<Plan>>,
-    lasting: Arc<Lasting>,
-    ready: Arc<AtomicBool>,
-}
-
-impl Console for Operators {
-    fn metrics(&self) -> Vec<u8> {
-        self.lasting.refresh();
-        self.lasting.metrics.to_text()
-    }
-
-    fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed)
-    }
-
-    fn config(&self) -> String {
-        self.plan.load().describe()
-    }
-
-    fn explain(&self, request: &str) -> Result<String, String> {
-        Explanation::of(&self.plan.load(), request, Reader::Operator).map(|explanation| explanation.to_json())
     }
 }

@@ -8,8 +8,10 @@
 
 // floor 5: one program
 pub mod config;
+pub mod console;
 pub mod explain;
 pub mod gateway;
+pub mod lasting;
 pub mod pipeline;
 pub mod provision;
 

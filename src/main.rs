@@ -7,18 +7,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tollgate::config::plan::{Log, LogFormat, Plan};
 use tollgate::config::{self, Environment};
-use tollgate::demo::conversations::{Conversations, Size};
-use tollgate::demo::octopush::Octopush;
-use tollgate::demo::settings::Settings;
-use tollgate::demo::tour::{Examples, tour};
-use tollgate::demo::traffic::{Service, Traffic};
+use tollgate::demo::show::{Demo, Options};
 use tollgate::explain::{Explanation, Reader};
-use tollgate::gateway::{Gateway, Order};
+use tollgate::gateway::{Gateway, Order, StartError};
 use tracing_subscriber::EnvFilter;
 
 /// One gate in front of a metered third-party API.
@@ -57,7 +52,7 @@ enum Command {
         /// The request, as in `GET /path?query`.
         request: String,
     },
-    /// Run a simulated Octopush with generated conversations and the gate in front of it, and print what to try.
+    /// Run a simulated upstream with generated conversations and the gate in front of it, and print what to try.
     Demo {
         /// Also play several services that call the gate, so that the metrics move.
         #[arg(long)]
@@ -68,7 +63,7 @@ enum Command {
         /// Where the admin pages are.
         #[arg(long, default_value = "127.0.0.1:9090")]
         admin: std::net::SocketAddr,
-        /// Where the simulated Octopush listens.
+        /// Where the simulated upstream listens.
         #[arg(long, default_value = "127.0.0.1:8090")]
         upstream: std::net::SocketAddr,
         /// Which conversations are generated: the same seed gives the same ones.
@@ -93,7 +88,7 @@ fn main() -> ExitCode {
         Command::Check { config, without_secrets } => check(&config, without_secrets),
         Command::Explain { config, json, request } => explain(&config, json, &request),
         Command::Demo { traffic, listen, admin, upstream, seed } => {
-            demo(traffic, [listen, admin, upstream], seed)
+            demo(Options { traffic, listen, admin, upstream, seed })
         }
     };
     match result {
@@ -112,10 +107,8 @@ fn serve(path: &Path) -> Result<ExitCode, Failure> {
     runtime()?.block_on(async {
         let gateway = Gateway::bind(plan, environment.clone()).await?;
         let (give, orders) = mpsc::channel(8);
-        let signals = signals(give, path.to_owned(), environment)?;
-        let whole = gateway.serve(orders).await;
-        signals.abort();
-        Ok(if whole? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        signals(give, Some(path.to_owned()), environment)?;
+        ended(gateway.serve(orders).await)
     })
 }
 
@@ -124,7 +117,7 @@ fn check(path: &Path, without_secrets: bool) -> Result<ExitCode, Failure> {
         if without_secrets { Arc::new(config::WithoutSecrets) } else { Arc::new(config::System) };
     let plan = load(path, environment.as_ref())?;
     let description = plan.describe();
-    tollgate::gateway::provisions(&plan, environment)?;
+    tollgate::gateway::provisions(&plan, &environment)?;
     print(&description);
     for warning in &plan.warnings {
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
@@ -140,96 +133,21 @@ fn explain(path: &Path, json: bool, request: &str) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
-fn demo(
-    traffic: bool,
-    [listen, admin, upstream]: [std::net::SocketAddr; 3],
-    seed: u64,
-) -> Result<ExitCode, Failure> {
-    let environment = Arc::new(demo_environment::Demo);
-    let mut plan = config::load(demo_environment::CONFIG, "config.toml", environment.as_ref())?;
+fn demo(options: Options) -> Result<ExitCode, Failure> {
+    let environment: Arc<dyn Environment> = Arc::new(config::System);
     log(&Log { format: LogFormat::Pretty, level: "warn".into() }, environment.as_ref())?;
     runtime()?.block_on(async {
-        let octopush = TcpListener::bind(upstream).await.map_err(|error| {
-            Failure(format!("the simulated Octopush cannot listen on {upstream}: {error}; give it another address with `--upstream 127.0.0.1:0`"))
-        })?;
-        demo_environment::adapt(&mut plan, [listen, admin, octopush.local_addr()?])?;
-        let gateway = Gateway::bind(plan, environment.clone()).await.map_err(|error| {
-            Failure(format!("{error}\nfor the demo: `--listen 127.0.0.1:0` and `--admin 127.0.0.1:0` take any free ones"))
-        })?;
-        let conversations = Conversations::generate(seed, Size::default());
-        let examples = Examples::of(&conversations);
-        let (Some(gate), Some(pages)) = (gateway.address(), gateway.admin_address()) else {
-            return Err(Failure("the gate has no address".into()));
-        };
-        let contacts = conversations.contacts().to_vec();
-        let simulated = Octopush::new(Settings::default(), conversations);
+        let demo = Demo::bind(options).await?;
         let (give, orders) = mpsc::channel(8);
-        let signals = signals(give, PathBuf::new(), environment)?;
-        print(&tour(gate, pages, &examples));
-        let mut playing = tokio::task::JoinSet::new();
-        playing.spawn(simulated.serve(octopush, std::future::pending()));
-        if traffic {
-            let services = Traffic { gate, services: Service::all(), contacts, seed };
-            playing.spawn(async move {
-                let _ = services.play(std::future::pending()).await;
-            });
-        }
-        let whole = gateway.serve(orders).await;
-        playing.shutdown().await;
-        signals.abort();
-        Ok(if whole? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        signals(give, None, environment)?;
+        print(demo.tour());
+        ended(demo.run(orders).await)
     })
 }
 
-/// What the demo changes about the shipped configuration: where things are, and what its Octopush admits.
-mod demo_environment {
-    use std::io;
-    use std::net::SocketAddr;
-    use std::path::Path;
-    use std::time::Duration;
-
-    use tollgate::config::Environment;
-    use tollgate::config::plan::Plan;
-    use tollgate::rules::window::WindowRule;
-
-    /// The shipped configuration.
-    pub(super) const CONFIG: &str = include_str!("../config.toml");
-
-    /// An environment that holds the simulated account's credentials.
-    pub(super) struct Demo;
-
-    impl Environment for Demo {
-        fn var(&self, name: &str) -> Option<String> {
-            let settings = tollgate::demo::settings::Settings::default();
-            match name {
-                "OCTOPUSH_API_KEY" => Some(settings.api_key),
-                "OCTOPUSH_API_LOGIN" => Some(settings.api_login),
-                _ => tollgate::config::System.var(name),
-            }
-        }
-
-        fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-            tollgate::config::System.read(path)
-        }
-    }
-
-    pub(super) fn adapt(
-        plan: &mut Plan,
-        [listen, admin, upstream]: [SocketAddr; 3],
-    ) -> Result<(), super::Failure> {
-        plan.server.listen = listen;
-        plan.admin.listen = admin;
-        plan.server.drain_delay = Duration::ZERO;
-        for simulated in &mut plan.upstreams {
-            simulated.scheme = http::uri::Scheme::HTTP;
-            simulated.authority = upstream.to_string().parse()?;
-        }
-        for account in &mut plan.accounts {
-            account.quota = vec![WindowRule { requests: 10, per: Duration::from_secs(1) }];
-        }
-        plan.warnings.clear();
-        Ok(())
-    }
+/// 0 if everything that had begun was answered.
+fn ended(result: Result<bool, StartError>) -> Result<ExitCode, Failure> {
+    Ok(if result? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn load(path: &Path, environment: &dyn Environment) -> Result<Plan, Failure> {
@@ -259,7 +177,7 @@ fn log(log: &Log, environment: &dyn Environment) -> Result<(), Failure> {
     match format {
         LogFormat::Pretty => builder.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => {
-            builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init()
+            builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
         }
     }
     Ok(())
@@ -270,29 +188,35 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     runtime.map_err(|error| Failure(format!("no threads can be started: {error}")))
 }
 
-/// Turns signals into orders: TERM and INT drain, a second one ends at once; HUP reads the configuration again.
+/// Turns signals into orders: TERM and INT drain, a second one ends at once; HUP reads the configuration again, where
+/// there is one.
 fn signals(
     give: mpsc::Sender<Order>,
-    path: PathBuf,
+    config: Option<PathBuf>,
     environment: Arc<dyn Environment>,
-) -> Result<tokio::task::AbortHandle, Failure> {
+) -> Result<(), Failure> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hup = signal(SignalKind::hangup())?;
-    let mut tasks = tokio::task::JoinSet::new();
-    let handle = tasks.spawn(async move {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ends with the runtime; counted, it would keep a drain waiting"
+    )]
+    tokio::spawn(async move {
         loop {
             let order = tokio::select! {
                 _ = term.recv() => Order::Drain,
                 _ = int.recv() => Order::Drain,
-                _ = hup.recv() => reload(&path, environment.as_ref()),
+                _ = hup.recv() => match &config {
+                    Some(config) => reload(config, environment.as_ref()),
+                    None => continue,
+                },
             };
             if give.send(order).await.is_err() {
                 return;
             }
         }
     });
-    tasks.detach_all();
-    Ok(handle)
+    Ok(())
 }
 
 fn reload(path: &Path, environment: &dyn Environment) -> Order {

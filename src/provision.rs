@@ -1,17 +1,16 @@
 //! Plan → running parts: what each stage is given, and what a reload keeps. Nothing here decides anything about a
 //! request.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use ring::digest;
-use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::config::Environment;
 use crate::config::plan::{Account as AccountPlan, Plan, Route as RoutePlan};
 use crate::edge::upstream::{UpstreamSettings, Upstreams};
+use crate::lasting::{Lasting, Unprovisioned};
 use crate::model::Secret;
 use crate::model::exchange::{ClientId, RouteId};
 use crate::pipeline::Stages;
@@ -23,138 +22,13 @@ use crate::stages::attempt::AttemptLayer;
 use crate::stages::cache::{CacheLayer, CacheRules};
 use crate::stages::credentials::{Credentials, CredentialsLayer, Vault};
 use crate::stages::flight::FlightLayer;
-use crate::stages::keep::{Arriving, KeepLayer};
+use crate::stages::keep::KeepLayer;
 use crate::stages::observe::{ObserveLayer, Reports};
 use crate::stages::quota::{CallMeters, Purse, QuotaLayer};
 use crate::stages::steps::{Authenticate, Lane, Lens, LimitClient, OwnPages, Route, Understand};
-use crate::state::clock::Clock;
-use crate::state::limits::{AddressLimit, ClientLimit};
-use crate::state::metrics::{Metrics, RouteMeters};
-use crate::state::quota::{Account, AccountMeters, AccountRules, Ceiling};
-use crate::state::store::Store;
-use crate::state::tasks::Tasks;
-
-/// What lives as long as the process: a reload builds a new way of requests around it.
-#[derive(Debug)]
-pub struct Lasting {
-    /// The time.
-    pub clock: Clock,
-    /// The metrics.
-    pub metrics: Metrics,
-    /// The tasks.
-    pub tasks: Tasks,
-    /// The entries.
-    pub store: Store,
-    arriving: Arriving,
-    /// Accounts by (upstream, account), with the rules they were made from: an unchanged account keeps what it has
-    /// spent and whether it rests.
-    accounts: Mutex<HashMap<(String, String), (AccountRules, Ceiling, Arc<Account>)>>,
-    /// The upstreams' ceilings by name, with the number they were made from.
-    ceilings: Mutex<HashMap<String, (usize, Ceiling)>>,
-    pepper: [u8; 32],
-}
-
-/// Why a plan could not be provisioned although every line of it is right.
-#[derive(Debug)]
-pub enum Unprovisioned {
-    /// A certificate in `tls.ca` that is none, or a TLS setting that cannot be.
-    Tls(String),
-    /// The system gives no random bytes.
-    Random,
-    /// A metric that cannot be registered: a mistake in this program.
-    Metrics(String),
-}
-
-impl std::fmt::Display for Unprovisioned {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tls(error) => write!(f, "TLS towards an upstream cannot be set up: {error}"),
-            Self::Random => f.write_str("the system gives no random bytes"),
-            Self::Metrics(error) => write!(f, "metrics cannot be set up: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for Unprovisioned {}
-
-impl Lasting {
-    /// Everything new, as `plan` sizes it.
-    ///
-    /// # Errors
-    /// What the system refuses.
-    pub fn new(plan: &Plan) -> Result<Self, Unprovisioned> {
-        let metrics = Metrics::new().map_err(|error| Unprovisioned::Metrics(error.to_string()))?;
-        let mut pepper = [0; 32];
-        SystemRandom::new().fill(&mut pepper).map_err(|_| Unprovisioned::Random)?;
-        Ok(Self {
-            clock: Clock::system(),
-            tasks: Tasks::new(metrics.tasks.clone()),
-            store: Store::new(plan.cache.max_bytes),
-            arriving: Arriving::new(plan.cache.max_inflight_bytes),
-            accounts: Mutex::default(),
-            ceilings: Mutex::default(),
-            metrics,
-            pepper,
-        })
-    }
-
-    /// Brings up to date what the metrics show as it is at this moment.
-    pub fn refresh(&self) {
-        self.store.settle();
-        let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        self.metrics.cache_bytes.set(gauge(self.store.bytes()));
-        self.metrics.cache_entries.set(gauge(self.store.entries()));
-        for (.., account) in self.accounts.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            account.refresh();
-        }
-    }
-
-    /// The ceiling of the upstream called `name`, kept if its number is the same.
-    fn ceiling(&self, name: &str, calls: usize) -> Ceiling {
-        let mut ceilings = self.ceilings.lock().unwrap_or_else(PoisonError::into_inner);
-        match ceilings.get(name) {
-            Some((held, ceiling)) if *held == calls => ceiling.clone(),
-            _ => {
-                let ceiling = Ceiling::new(calls);
-                ceilings.insert(name.to_owned(), (calls, ceiling.clone()));
-                ceiling
-            }
-        }
-    }
-
-    /// The account called `name` of an upstream, kept if its rules and its ceiling are the same.
-    fn account(
-        &self,
-        name: (String, String),
-        rules: AccountRules,
-        label: &str,
-        ceiling: &Ceiling,
-    ) -> Arc<Account> {
-        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((held, under, account)) = accounts.get(&name)
-            && *held == rules
-            && under == ceiling
-        {
-            return account.clone();
-        }
-        let metrics = &self.metrics;
-        let window = |rule: &crate::rules::window::WindowRule| format!("{}/{:?}", rule.requests, rule.per);
-        let meters = AccountMeters {
-            permits: metrics.permits.clone(),
-            waiting: metrics.queue_length.with_label_values(&[label, "interactive"]),
-            waits: metrics.quota_wait.with_label_values(&[label]),
-            remaining: rules
-                .windows
-                .iter()
-                .map(|rule| metrics.quota_remaining.with_label_values(&[label, &window(rule)]))
-                .collect(),
-            paused: metrics.account_paused.with_label_values(&[label]),
-        };
-        let account = Account::new(rules.clone(), ceiling.clone(), self.clock.clone(), meters);
-        accounts.insert(name, (rules, ceiling.clone(), account.clone()));
-        account
-    }
-}
+use crate::state::limits::{AddressLimit, Budget, ClientLimit};
+use crate::state::metrics::RouteMeters;
+use crate::state::quota::{Account, AccountRules, Ceiling};
 
 /// Provisions `plan`: the stages, and the innermost one.
 ///
@@ -164,7 +38,7 @@ pub fn provision(
     plan: &Plan,
     lasting: &Lasting,
     own: Arc<dyn OwnPages>,
-    environment: Arc<dyn Environment>,
+    environment: &Arc<dyn Environment>,
 ) -> Result<(Stages, Upstreams), Unprovisioned> {
     let clock = &lasting.clock;
     let clients: Vec<String> = plan.clients.iter().map(|client| client.name.clone()).collect();
@@ -185,7 +59,7 @@ pub fn provision(
         .zip(0..)
         .filter_map(|(client, at)| Some((&client.key.as_ref()?.value, ClientId(at))));
     let routes = plan.routes.iter().zip(0..).map(|(route, at)| (route.path.clone(), RouteId(at)));
-    let (purses, vaults) = accounts(plan, lasting, &environment);
+    let (purses, vaults) = accounts(plan, lasting, environment);
     let upstreams = plan.upstreams.iter().map(|upstream| UpstreamSettings {
         scheme: upstream.scheme.clone(),
         authority: upstream.authority.clone(),
@@ -242,7 +116,11 @@ pub fn provision(
             arriving: lasting.arriving.clone(),
         },
         attempt: AttemptLayer,
-        quota: QuotaLayer { purses, clock: clock.clone() },
+        quota: QuotaLayer {
+            purses,
+            budgets: plan.clients.iter().map(|client| Some(Budget::new(client.budget?, clock))).collect(),
+            clock: clock.clone(),
+        },
         credentials: CredentialsLayer { vaults },
     };
     Ok((stages, upstreams))
@@ -255,12 +133,11 @@ const NO_ACCOUNT_WAIT: Duration = Duration::from_secs(2);
 /// How many calls may wait at an upstream without accounts.
 const NO_ACCOUNT_WAITING: usize = 1000;
 
+/// Each route's credentials, by place.
+type Vaults = Arc<[Option<Arc<Vault>>]>;
+
 /// Who pays for each route and with which secrets, by place.
-fn accounts(
-    plan: &Plan,
-    lasting: &Lasting,
-    environment: &Arc<dyn Environment>,
-) -> (Arc<[Purse]>, Arc<[Option<Arc<Vault>>]>) {
+fn accounts(plan: &Plan, lasting: &Lasting, environment: &Arc<dyn Environment>) -> (Arc<[Purse]>, Vaults) {
     let ceilings: Vec<Ceiling> = plan
         .upstreams
         .iter()

@@ -18,7 +18,7 @@ pub struct Mistake {
     pub line: usize,
     /// Counted from 1, in characters.
     pub column: usize,
-    /// The whole key, such as `upstreams.octopush.url`; empty where the text is no TOML.
+    /// The whole key, such as `upstreams.NAME.url`; empty where the text is no TOML.
     pub key: String,
     /// What was wrong, what was expected, and the nearest word if one is near.
     pub message: String,

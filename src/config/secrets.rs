@@ -95,7 +95,7 @@ fn source<'a>(item: &Item<'a>) -> Result<(SecretSource, Item<'a>), Wrong> {
 
 /// The name of an environment variable. What does not look like one may be the secret itself and is not repeated.
 fn variable(item: &Item<'_>) -> Result<String, Wrong> {
-    let expected = "the name of an environment variable, such as \"OCTOPUSH_API_KEY\"";
+    let expected = "the name of an environment variable, such as \"BILLING_API_KEY\"";
     let name = item.text(expected).map_err(Wrong::secret)?;
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     if name.is_empty() || name.starts_with(|first: char| first.is_ascii_digit()) || !name.bytes().all(legal) {

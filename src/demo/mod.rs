@@ -1,6 +1,6 @@
 //! The simulated upstream and its traffic; nothing else imports it.
 //!
-//! This is a third party that happens to live in the same binary: it imports nothing of the gate, reads its own
+//! This is a third party that happens to live in the same binary: but for [`show`] it imports nothing of the gate, reads its own
 //! clock, and follows Octopush's public reference page rather than any rule of ours. `tollgate demo` starts it, and
 //! whole-program tests use it as an upstream that counts, remembers and misbehaves on request.
 //!
@@ -15,6 +15,7 @@
 //! | [`octopush`] | the server; its `books` are what it remembers, its `reply` what it answers with |
 //! | [`spelling`] | one question, spelt as different programmers would |
 //! | [`traffic`] | several services asking the gate |
+//! | [`show`] | the demo itself: both of them together |
 //! | [`tour`] | the curl lines that `tollgate demo` prints |
 
 pub mod asked;
@@ -25,6 +26,7 @@ pub mod limit;
 pub mod octopush;
 mod reply;
 pub mod settings;
+pub mod show;
 #[cfg(test)]
 mod sockets;
 pub mod spelling;

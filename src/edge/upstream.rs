@@ -18,7 +18,8 @@ use rustls_pki_types::CertificateDer;
 
 use super::arriving::Arriving;
 use crate::model::body::{Body, BodyError};
-use crate::model::exchange::{Answer, CacheStatus, Content, Passed, Signed, Timing};
+use crate::model::cache_status::CacheStatus;
+use crate::model::exchange::{Answer, Content, Passed, Signed, Timing};
 use crate::model::fault::Called;
 use crate::model::{Fault, FaultKind};
 use crate::rules::headers::strip_hop_by_hop;

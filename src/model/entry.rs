@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 
-use super::exchange::Stale;
+use super::cache_status::Stale;
 use super::fields::Fields;
 use super::moment::Moment;
 
@@ -29,6 +29,9 @@ pub struct Facts {
     pub if_error: Option<Duration>,
 }
 
+/// The request's values of the fields that a response's `Vary` names.
+pub type Selectors = Box<[(HeaderName, Option<HeaderValue>)]>;
+
 /// A stored response. Immutable but for how its refresh stands.
 #[derive(Debug)]
 pub struct Entry {
@@ -45,7 +48,7 @@ pub struct Entry {
     /// What the upstream said of its reuse.
     pub facts: Facts,
     /// The request's values of the fields its `Vary` names (RFC 9111 §4.1).
-    pub selectors: Box<[(HeaderName, Option<HeaderValue>)]>,
+    pub selectors: Selectors,
     /// Somebody refreshes it until this moment.
     refreshing_until: AtomicU64,
     /// The last refresh failed, and until this moment another is not worth a call.
@@ -61,7 +64,7 @@ impl Entry {
         arrived: Moment,
         initial_age: Duration,
         facts: Facts,
-        selectors: Box<[(HeaderName, Option<HeaderValue>)]>,
+        selectors: Selectors,
     ) -> Self {
         Self {
             status,

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
-use crate::model::entry::{Entry, Facts};
+use crate::model::entry::{Entry, Facts, Selectors};
 use crate::model::moment::Moment;
 use crate::rules::cache_control::Directives;
 
@@ -80,7 +80,7 @@ pub enum Admission {
         /// How old it was on arrival.
         initial_age: Duration,
         /// The request's values of the fields its `Vary` names.
-        selectors: Box<[(HeaderName, Option<HeaderValue>)]>,
+        selectors: Selectors,
     },
     /// A failure that says nothing of its own requester: to be told to everyone who waits, and kept for nobody.
     Share,
@@ -322,7 +322,7 @@ fn date(value: &HeaderValue) -> Option<SystemTime> {
 }
 
 /// The request's values of the fields that `Vary` names; `None` for `*` (§4.1: "always fails to match").
-fn selectors(headers: &HeaderMap, sent: &HeaderMap) -> Option<Box<[(HeaderName, Option<HeaderValue>)]>> {
+fn selectors(headers: &HeaderMap, sent: &HeaderMap) -> Option<Selectors> {
     let mut selectors = Vec::new();
     for value in headers.get_all(header::VARY) {
         for name in value.to_str().ok()?.split(',').map(str::trim).filter(|name| !name.is_empty()) {

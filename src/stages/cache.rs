@@ -8,9 +8,9 @@ use http::header;
 use tower_layer::Layer;
 
 use super::Stage;
-use super::steps::place;
+use crate::model::cache_status::{CacheStatus, Stale, Why};
 use crate::model::entry::Entry;
-use crate::model::exchange::{Answer, Ask, CacheStatus, Content, Fetch, Sharing, Stale, Timing, Why};
+use crate::model::exchange::{Answer, Ask, Content, Fetch, Sharing, Timing};
 use crate::model::{Fault, FaultKind, Moment};
 use crate::rules::cache_control::Directives;
 use crate::rules::headers::Forwarding;
@@ -74,7 +74,7 @@ struct Fallback {
 
 impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
     async fn call(&self, ask: Ask) -> Result<Answer, Fault> {
-        let Some(rules) = self.given.routes.get(place(ask.route)) else {
+        let Some(rules) = self.given.routes.get(ask.route.place()) else {
             return Err(FaultKind::NoSuchRoute.into());
         };
         if !rules.policy.enabled || !matches!(ask.method, Method::GET | Method::HEAD) || !ask.body.is_empty()
@@ -83,7 +83,7 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
             return self.forward(ask, rules, why, Sharing::Alone { keep: false }).await;
         }
         let said = Directives::from_headers(&ask.headers, &header::CACHE_CONTROL);
-        let may_refresh = self.given.may_refresh.get(usize::from(ask.client.0)).is_some_and(|may| *may);
+        let may_refresh = self.given.may_refresh.get(ask.client.place()).is_some_and(|may| *may);
         let found =
             self.given.store.find(&ask.question.key, |name| rules.forwarding.sent(&ask.headers, name));
         let (fallback, why) = match found {

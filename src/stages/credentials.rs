@@ -10,7 +10,6 @@ use http::header::{HeaderName, HeaderValue};
 use tower_layer::Layer;
 
 use super::Stage;
-use super::steps::place;
 use crate::model::exchange::{Answer, Call, Content, Granted, Signed};
 use crate::model::fault::Called;
 use crate::model::{Fault, FaultKind, Secret};
@@ -86,7 +85,7 @@ impl<S: Stage<Signed<Grant>>> Stage<Granted<Grant>> for Sign<S> {
     async fn call(&self, granted: Granted<Grant>) -> Result<Answer, Fault> {
         let Granted { call, grant } = granted;
         let account = grant.shared_account();
-        let Some(vault) = self.vaults.get(place(call.route)).and_then(Option::as_ref) else {
+        let Some(vault) = self.vaults.get(call.route.place()).and_then(Option::as_ref) else {
             return self.inner.call(sign(call, grant, &Credentials::default())?).await;
         };
         let credentials = vault.held.load_full();

@@ -13,8 +13,9 @@ use tokio::sync::{oneshot, watch};
 use tower_layer::Layer;
 
 use super::Stage;
+use crate::model::cache_status::CacheStatus;
 use crate::model::entry::Entry;
-use crate::model::exchange::{Answer, CacheStatus, Call, Content, Fetch, Sharing, Timing};
+use crate::model::exchange::{Answer, Call, Content, Fetch, Sharing, Timing};
 use crate::model::fault::Called;
 use crate::model::key::{BuildKeyHasher, Key};
 use crate::model::{Fault, FaultKind, Moment};
@@ -220,7 +221,7 @@ impl<S: Stage<Call> + 'static> Flight<S> {
         let now = self.given.clock.now();
         let age = entry.age(now);
         let cache = CacheStatus::Forwarded {
-            why: crate::model::exchange::Why::UriMiss,
+            why: crate::model::cache_status::Why::UriMiss,
             status: entry.status.as_u16(),
             stored: false,
             collapsed: true,

@@ -13,10 +13,10 @@ use http_body::Body as _;
 use tower_layer::Layer;
 
 use super::Stage;
-use super::steps::place;
 use crate::model::body::{Body, BodyError};
+use crate::model::cache_status::CacheStatus;
 use crate::model::entry::{Entry, Facts};
-use crate::model::exchange::{Answer, CacheStatus, Call, Content, Passed};
+use crate::model::exchange::{Answer, Call, Content, Passed};
 use crate::model::fault::Called;
 use crate::model::{Fault, FaultKind, Fields};
 use crate::rules::reuse::{self, Admission, Policy};
@@ -68,7 +68,7 @@ impl<S: Stage<Call>> Stage<Call> for Keep<S> {
         let (route, question, sent) = (call.route, call.question.clone(), call.headers.clone());
         let mut answer = self.inner.call(call).await?;
         let (Content::Passed(passed), Some(policy)) =
-            (&mut answer.content, self.given.policies.get(place(route)))
+            (&mut answer.content, self.given.policies.get(route.place()))
         else {
             return Ok(answer);
         };
@@ -100,7 +100,7 @@ impl<S: Stage<Call>> Stage<Call> for Keep<S> {
         let parts = (*status, Fields::from_map(headers), bytes);
         let entry = Arc::new(Entry::new(parts, *arrived, initial_age, facts, selectors));
         if kept {
-            self.given.store.insert(&question.key, entry.clone());
+            self.given.store.insert(&question.key, &entry);
         }
         if let CacheStatus::Forwarded { stored, .. } = &mut answer.cache {
             *stored = kept;

@@ -15,9 +15,9 @@ use prometheus::IntCounterVec;
 use tower_layer::Layer;
 
 use super::Stage;
-use super::steps::place;
 use crate::model::body::{Body, BodyError};
-use crate::model::exchange::{Answer, Arrival, CacheStatus, Content, Notes, Passed, Timing};
+use crate::model::cache_status::CacheStatus;
+use crate::model::exchange::{Answer, Arrival, Content, Notes, Passed, Timing};
 use crate::model::fault::{Called, Level};
 use crate::model::{Fault, FaultKind, Moment};
 use crate::state::clock::Clock;
@@ -268,8 +268,8 @@ impl Drop for Report {
         }
         let reports = &self.reports;
         let (client, route) = (self.notes.client.get(), self.notes.route.get());
-        let client = client.map(|client| usize::from(client.0));
-        let meters = route.and_then(|route| reports.routes.get(place(*route))).unwrap_or(&reports.none);
+        let client = client.map(|client| client.place());
+        let meters = route.and_then(|route| reports.routes.get(route.place())).unwrap_or(&reports.none);
         let duration = reports.clock.now().since(self.began);
         meters.count(client, self.code, self.result, duration.as_secs_f64());
         if let Some(reason) = self.stale {
@@ -280,7 +280,7 @@ impl Drop for Report {
         }
         if let (Some(route), Some(question)) = (route, self.notes.question.get()) {
             for (param, rule) in &question.changes {
-                let name = reports.params.get(place(*route)).and_then(|names| names.get(usize::from(*param)));
+                let name = reports.params.get(route.place()).and_then(|names| names.get(usize::from(*param)));
                 meters.count_param(name.map_or("unknown", String::as_str), rule);
             }
         }

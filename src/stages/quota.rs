@@ -1,17 +1,18 @@
 //! quota: `Call → Granted`, or 429, 503. Spends the account's quota for calls that are really sent, and counts them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use prometheus::{Histogram, IntCounter, IntCounterVec};
 use tower_layer::Layer;
 
 use super::Stage;
-use super::steps::place;
 use crate::model::exchange::{Answer, Call, Granted};
 use crate::model::{Fault, FaultKind};
 use crate::rules::window::WindowRule;
 use crate::state::clock::Clock;
+use crate::state::limits::Budget;
 use crate::state::quota::{Account, Grant, Refused};
 
 /// What the quota knows of a route.
@@ -55,6 +56,8 @@ impl CallMeters {
 pub struct QuotaLayer {
     /// Who pays for each route, by place.
     pub purses: Arc<[Purse]>,
+    /// What each client may cause, by place.
+    pub budgets: Arc<[Option<Budget>]>,
     /// The time.
     pub clock: Clock,
 }
@@ -87,13 +90,16 @@ impl Drop for Begun<'_> {
 
 impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
     async fn call(&self, call: Call) -> Result<Answer, Fault> {
-        let Some(purse) = self.given.purses.get(place(call.route)) else {
+        let Some(purse) = self.given.purses.get(call.route.place()) else {
             return Err(FaultKind::NoSuchRoute.into());
         };
+        let budget = self.given.budgets.get(call.client.place()).and_then(Option::as_ref);
         let began = self.given.clock.now();
         let grant =
             purse.account.acquire(call.deadline).await.map_err(|refused| fault(refused, &purse.name))?;
         let waited = self.given.clock.now().since(began);
+        // After the grant: what is not sent is not counted. An unused grant gives its place back.
+        budget.map_or(Ok(()), Budget::spend).map_err(over_budget)?;
         let mut begun = Begun(Some(&purse.meters));
         let mut result = self.inner.call(Granted { call, grant }).await;
         begun.0 = None;
@@ -126,6 +132,13 @@ fn outcome(result: &Result<Answer, Fault>) -> &'static str {
     }
 }
 
+fn over_budget((retry_after, rule): (Duration, WindowRule)) -> Fault {
+    Fault::new(FaultKind::QuotaExceeded)
+        .detail(format!("this client may cause {} upstream calls in {:?}", rule.requests, rule.per))
+        .member("policy", "budget")
+        .retry_after(retry_after)
+}
+
 fn fault(refused: Refused, account: &str) -> Fault {
     match refused {
         Refused::Spent { retry_after, window } => {
@@ -138,10 +151,10 @@ fn fault(refused: Refused, account: &str) -> Fault {
         }
         Refused::Full => Fault::new(FaultKind::QueueFull)
             .detail(format!("as many requests as may wait for account {account} already do"))
-            .retry_after(std::time::Duration::from_secs(1)),
+            .retry_after(Duration::from_secs(1)),
         Refused::Busy => Fault::new(FaultKind::QueueFull)
             .detail(format!("the upstream of account {account} has as many calls as it may have at once"))
-            .retry_after(std::time::Duration::from_secs(1)),
+            .retry_after(Duration::from_secs(1)),
         Refused::Resting { retry_after } => Fault::new(FaultKind::UpstreamRefusedCredentials)
             .detail(format!("account {account} rests; its credentials were refused twice in a row"))
             .retry_after(retry_after),

@@ -88,8 +88,7 @@ impl Decide<Known> for Route {
             return Next::End(result);
         }
         let found = self.routes.find(path);
-        let Some((route, lane)) =
-            found.and_then(|route| Some((route, self.lanes.get(usize::from(route.0))?)))
+        let Some((route, lane)) = found.and_then(|route| Some((route, self.lanes.get(route.place())?)))
         else {
             return Next::refuse(FaultKind::NoSuchRoute);
         };
@@ -144,13 +143,13 @@ impl Decide<Routed> for Understand {
 
     fn decide(&self, routed: Routed) -> Next<Ask> {
         let Routed { arrival, client, route } = routed;
-        let Some(lens) = self.lenses.get(usize::from(route.0)) else {
+        let Some(lens) = self.lenses.get(route.place()) else {
             return Next::refuse(FaultKind::NoSuchRoute);
         };
         let Arrival { method, uri, headers, body, peer, at, notes } = *arrival;
         let (question, understood) = lens.reading.read(uri.path(), uri.query().unwrap_or_default());
         if let (Some(understood), Some(params)) = (&understood, &lens.reading.params) {
-            let strict = self.strict.get(usize::from(client.0)).is_some_and(|strict| *strict);
+            let strict = self.strict.get(client.place()).is_some_and(|strict| *strict);
             let refusal = if strict || prefers_strict(&headers) {
                 understood.strict_refusal(params)
             } else {
@@ -211,15 +210,10 @@ impl Decide<Ask> for LimitClient {
 
 impl LimitClient {
     fn check(&self, client: ClientId, peer: IpAddr) -> Result<(), Duration> {
-        match (self.declared.get(usize::from(client.0)), &self.addresses) {
+        match (self.declared.get(client.place()), &self.addresses) {
             (Some(Some(limit)), _) => limit.check(),
             (_, Some(addresses)) if client == ClientId(0) => addresses.check(peer),
             _ => Ok(()),
         }
     }
-}
-
-/// Which place a route has, for those who index by it.
-pub(super) fn place(route: RouteId) -> usize {
-    usize::from(route.0)
 }

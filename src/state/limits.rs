@@ -1,8 +1,10 @@
-//! How often a client may ask: GCRA by governor, one cell a declared client, one a peer address for everybody else.
+//! How often a client may ask (GCRA by governor: one cell a declared client, one a peer address for everybody else),
+//! and how many upstream calls it may cause.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use governor::middleware::NoOpMiddleware;
@@ -12,6 +14,7 @@ use governor::{Quota, RateLimiter};
 
 use super::clock::Clock;
 use crate::model::moment::Moment;
+use crate::rules::window::{Window, WindowRule};
 
 /// `{ requests, per, burst }`: on average `requests` in `per`, at most `burst` at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +112,35 @@ impl AddressLimit {
             self.limiter.retain_recent();
             self.limiter.shrink_to_fit();
         }
+    }
+}
+
+/// How many upstream calls one client may cause.
+#[derive(Debug)]
+pub struct Budget {
+    window: Mutex<Window>,
+    clock: Clock,
+}
+
+impl Budget {
+    /// A budget nothing was spent of.
+    pub fn new(rule: WindowRule, clock: &Clock) -> Self {
+        Self { window: Mutex::new(Window::new(rule)), clock: clock.clone() }
+    }
+
+    /// Counts one call.
+    ///
+    /// # Errors
+    /// How long until the next one would pass, and the rule.
+    pub fn spend(&self) -> Result<(), (Duration, WindowRule)> {
+        let now = self.clock.now();
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if window.remaining(now) == 0 {
+            return Err((window.next_free(now, 0).since(now), window.rule()));
+        }
+        window.begin();
+        window.end(now);
+        Ok(())
     }
 }
 

@@ -167,9 +167,9 @@ impl Account {
     pub fn refused(&self, renewed: bool) {
         let mut rest = self.rest();
         if renewed {
-            rest.renewed()
+            rest.renewed();
         } else {
-            rest.refused(self.clock.now())
+            rest.refused(self.clock.now());
         }
         self.meters.paused.set(i64::from(matches!(*rest, Rest::Resting { .. })));
     }

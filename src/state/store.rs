@@ -57,7 +57,7 @@ impl Store {
     }
 
     /// Keeps `entry` under `key`, in place of the variant it replaces.
-    pub fn insert(&self, key: &Key, entry: Arc<Entry>) {
+    pub fn insert(&self, key: &Key, entry: &Arc<Entry>) {
         self.cache.entry(key.clone()).and_upsert_with(|held| {
             let held = held.map(moka::Entry::into_value);
             let others = held.iter().flat_map(|variants| variants.iter());
@@ -128,9 +128,9 @@ mod tests {
     #[test]
     fn variants_stand_beside_each_other_and_replace_their_own() {
         let (store, key) = (Store::new(1 << 20), Key::from_parts([&b"k"[..]]));
-        store.insert(&key, entry(None, b"none"));
-        store.insert(&key, entry(Some("a"), b"old"));
-        store.insert(&key, entry(Some("a"), b"new"));
+        store.insert(&key, &entry(None, b"none"));
+        store.insert(&key, &entry(Some("a"), b"old"));
+        store.insert(&key, &entry(Some("a"), b"new"));
         assert_eq!(body(&store, &key, Some("a")).as_deref(), Some(&b"new"[..]));
         assert_eq!(body(&store, &key, None).as_deref(), Some(&b"none"[..]));
         assert_eq!(body(&store, &key, Some("b")), None);
@@ -142,7 +142,7 @@ mod tests {
     fn bytes_are_bounded() {
         let store = Store::new(100_000);
         for at in 0u32..10_000 {
-            store.insert(&Key::from_parts([&at.to_be_bytes()[..]]), entry(None, &[0; 1000]));
+            store.insert(&Key::from_parts([&at.to_be_bytes()[..]]), &entry(None, &[0; 1000]));
         }
         store.settle();
         assert!(store.bytes() <= 100_000, "{}", store.bytes());

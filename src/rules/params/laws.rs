@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::emit::encoded;
-use super::seed::octopush;
+use super::seed::messages_list;
 use super::{Bare, Below, Kind, OnIgnored, Param, Params, Understood, Unknown};
 
 /// A route with every kind in every variant, so that a law holds for all of them or fails here.
@@ -272,7 +272,7 @@ proptest! {
     /// Any separators, an unescaped `+` or `00`: one number. Another digit: another number.
     #[test]
     fn phone_numbers_do_not_merge(digits in "[1-9][0-9]{7,13}", gaps in vec(select(vec!["", " ", "-", ".", " - "]), 14), at in 0..8_usize) {
-        let params = octopush();
+        let params = messages_list();
         let phone = params.get("phone_number").unwrap();
         let canonical = format!("+{digits}");
         let spaced: String = digits.chars().zip(&gaps).map(|(digit, gap)| format!("{digit}{gap}")).collect();

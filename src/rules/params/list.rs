@@ -134,13 +134,13 @@ fn join(mut elements: Elements) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::seed::octopush;
+    use super::super::seed::messages_list;
     use super::*;
 
     const CID: &str = "cid_0b6a1c1e-95a2-4c3f-8a1e-0123456789ab";
 
     fn contact(raws: &[&str]) -> (Option<String>, Vec<String>) {
-        let params = octopush();
+        let params = messages_list();
         let list = params.declared.last().map(|list| read(&params, list, raws)).unwrap_or_default();
         (list.value, list.ignored)
     }
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn a_list_is_bounded() {
         let many = (0..100).map(|n| format!("a{n}@b.com")).collect::<Vec<_>>().join(",");
-        let params = octopush();
+        let params = messages_list();
         let reading = params.declared.last().map(|list| read(&params, list, &[&many])).unwrap_or_default();
         assert!(reading.too_many);
         assert_eq!(reading.value.map(|value| value.split(',').count()), Some(MAX_ELEMENTS));

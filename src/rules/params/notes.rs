@@ -227,7 +227,7 @@ fn printable(raw: &str) -> Option<RefBareItem<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::seed::octopush;
+    use super::super::seed::messages_list;
     use super::super::spec::{Kind, Param, Unknown};
     use super::*;
 
@@ -254,7 +254,7 @@ mod tests {
             ("utm_source=x&foo=y", Some("unknown;n=2")),
             ("page=x&utm=y", Some(r#"page;from="x";rule="default", unknown;n=1"#)),
         ];
-        let params = octopush();
+        let params = messages_list();
         for (query, expected) in table {
             assert_eq!(params.understand(query).header(&params).as_deref(), expected, "{query:?}");
         }
@@ -288,7 +288,7 @@ mod tests {
             ("utm_source=x", Some(("utm_source", "a declared parameter", None))),
             ("utm_source=x&email=1", Some(("email", "an e-mail address", None))),
         ];
-        let params = octopush();
+        let params = messages_list();
         for (query, expected) in table {
             let refusal = params.understand(query).strict_refusal(&params);
             let told = refusal.as_ref().map(|r| (r.name.as_str(), r.expected.as_str(), r.nearest.as_deref()));

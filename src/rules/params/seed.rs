@@ -4,7 +4,7 @@
 use super::{Bare, Below, Kind, OnIgnored, Param, Params, Rule, Understood, Unknown};
 
 /// The parameters of the shipped `config.toml`.
-pub(super) fn octopush() -> Params {
+pub(super) fn messages_list() -> Params {
     let window = |name: &str, default: &str, below| Param {
         name: name.into(),
         kind: Kind::Integer { min: Some(1), max: None, below },
@@ -33,7 +33,7 @@ pub(super) fn octopush() -> Params {
 }
 
 fn understand(query: &str) -> Understood {
-    octopush().understand(query)
+    messages_list().understand(query)
 }
 
 fn table(table: &[(&str, &str)]) {

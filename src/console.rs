@@ -1,0 +1,76 @@
+//! What the pages show: the operators' on the admin listener, and the gate's own under `/-/`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use http::StatusCode;
+use http::header::{self, HeaderMap, HeaderValue};
+
+use crate::config::plan::Plan;
+use crate::edge::admin::{Console, asked_request};
+use crate::explain::{Explanation, Reader};
+use crate::lasting::Lasting;
+use crate::model::exchange::{Answer, Known};
+use crate::model::{Body, Fault, FaultKind};
+use crate::stages::steps::OwnPages;
+use crate::state::clock::Clock;
+
+/// The gate's own pages for clients.
+#[derive(Debug)]
+pub struct Own {
+    /// The running plan.
+    pub plan: Arc<ArcSwap<Plan>>,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl OwnPages for Own {
+    fn answer(&self, known: &Known) -> Option<Result<Answer, Fault>> {
+        let uri = &known.arrival.uri;
+        (uri.path() == "/-/explain").then(|| {
+            let request = asked_request(uri.query().unwrap_or_default()).ok_or_else(|| {
+                Fault::new(FaultKind::Malformed)
+                    .detail("say what to explain: /-/explain?request=GET%20/path%3Fa%3D1")
+            })?;
+            let explanation = Explanation::of(&self.plan.load(), &request, Reader::Client(known.client))
+                .map_err(|mistake| Fault::new(FaultKind::Malformed).detail(mistake))?;
+            let headers = HeaderMap::from_iter([
+                (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+                (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            ]);
+            let body = Body::Full(explanation.to_json().into());
+            Ok(Answer::own(StatusCode::OK, headers, body, self.clock.now()))
+        })
+    }
+}
+
+/// What the operators' pages show.
+#[derive(Debug)]
+pub struct Operators {
+    /// The running plan.
+    pub plan: Arc<ArcSwap<Plan>>,
+    /// What the metrics are about.
+    pub lasting: Arc<Lasting>,
+    /// Whether the gate takes requests.
+    pub ready: Arc<AtomicBool>,
+}
+
+impl Console for Operators {
+    fn metrics(&self) -> Vec<u8> {
+        self.lasting.refresh();
+        self.lasting.metrics.to_text()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    fn config(&self) -> String {
+        self.plan.load().describe()
+    }
+
+    fn explain(&self, request: &str) -> Result<String, String> {
+        Explanation::of(&self.plan.load(), request, Reader::Operator).map(|explanation| explanation.to_json())
+    }
+}

@@ -1,0 +1,141 @@
+//! What lives as long as the process. A reload builds a new way of requests around it, and keeps it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use crate::config::plan::Plan;
+use crate::stages::keep::Arriving;
+use crate::state::clock::Clock;
+use crate::state::metrics::Metrics;
+use crate::state::quota::{Account, AccountMeters, AccountRules, Ceiling};
+use crate::state::store::Store;
+use crate::state::tasks::Tasks;
+
+/// Clock, metrics, tasks, entries, accounts.
+#[derive(Debug)]
+pub struct Lasting {
+    /// The time.
+    pub clock: Clock,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// The tasks.
+    pub tasks: Tasks,
+    /// The entries.
+    pub store: Store,
+    /// Bodies that are being collected.
+    pub arriving: Arriving,
+    /// Accounts by (upstream, account), with the rules they were made from: an unchanged account keeps what it has
+    /// spent and whether it rests.
+    accounts: Mutex<HashMap<(String, String), HeldAccount>>,
+    /// The upstreams' ceilings by name, with the number they were made from.
+    ceilings: Mutex<HashMap<String, (usize, Ceiling)>>,
+    /// What client keys are digested with: random, new for every process.
+    pub pepper: [u8; 32],
+}
+
+/// Why a plan could not be provisioned although every line of it is right.
+#[derive(Debug)]
+pub enum Unprovisioned {
+    /// A certificate in `tls.ca` that is none, or a TLS setting that cannot be.
+    Tls(String),
+    /// The system gives no random bytes.
+    Random,
+    /// A metric that cannot be registered: a mistake in this program.
+    Metrics(String),
+}
+
+impl std::fmt::Display for Unprovisioned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tls(error) => write!(f, "TLS towards an upstream cannot be set up: {error}"),
+            Self::Random => f.write_str("the system gives no random bytes"),
+            Self::Metrics(error) => write!(f, "metrics cannot be set up: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Unprovisioned {}
+
+/// An account, with the rules and the ceiling it was made from.
+type HeldAccount = (AccountRules, Ceiling, Arc<Account>);
+
+impl Lasting {
+    /// Everything new, as `plan` sizes it.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    pub fn new(plan: &Plan) -> Result<Self, Unprovisioned> {
+        let metrics = Metrics::new().map_err(|error| Unprovisioned::Metrics(error.to_string()))?;
+        let mut pepper = [0; 32];
+        SystemRandom::new().fill(&mut pepper).map_err(|_| Unprovisioned::Random)?;
+        Ok(Self {
+            clock: Clock::system(),
+            tasks: Tasks::new(metrics.tasks.clone()),
+            store: Store::new(plan.cache.max_bytes),
+            arriving: Arriving::new(plan.cache.max_inflight_bytes),
+            accounts: Mutex::default(),
+            ceilings: Mutex::default(),
+            metrics,
+            pepper,
+        })
+    }
+
+    /// Brings up to date what the metrics show as it is at this moment.
+    pub fn refresh(&self) {
+        self.store.settle();
+        let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.cache_bytes.set(gauge(self.store.bytes()));
+        self.metrics.cache_entries.set(gauge(self.store.entries()));
+        for (.., account) in self.accounts.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            account.refresh();
+        }
+    }
+
+    /// The ceiling of the upstream called `name`, kept if its number is the same.
+    pub fn ceiling(&self, name: &str, calls: usize) -> Ceiling {
+        let mut ceilings = self.ceilings.lock().unwrap_or_else(PoisonError::into_inner);
+        match ceilings.get(name) {
+            Some((held, ceiling)) if *held == calls => ceiling.clone(),
+            _ => {
+                let ceiling = Ceiling::new(calls);
+                ceilings.insert(name.to_owned(), (calls, ceiling.clone()));
+                ceiling
+            }
+        }
+    }
+
+    /// The account called `name` of an upstream, kept if its rules and its ceiling are the same.
+    pub fn account(
+        &self,
+        name: (String, String),
+        rules: AccountRules,
+        label: &str,
+        ceiling: &Ceiling,
+    ) -> Arc<Account> {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((held, under, account)) = accounts.get(&name)
+            && *held == rules
+            && under == ceiling
+        {
+            return account.clone();
+        }
+        let metrics = &self.metrics;
+        let window = |rule: &crate::rules::window::WindowRule| format!("{}/{:?}", rule.requests, rule.per);
+        let meters = AccountMeters {
+            permits: metrics.permits.clone(),
+            waiting: metrics.queue_length.with_label_values(&[label, "interactive"]),
+            waits: metrics.quota_wait.with_label_values(&[label]),
+            remaining: rules
+                .windows
+                .iter()
+                .map(|rule| metrics.quota_remaining.with_label_values(&[label, &window(rule)]))
+                .collect(),
+            paused: metrics.account_paused.with_label_values(&[label]),
+        };
+        let account = Account::new(rules.clone(), ceiling.clone(), self.clock.clone(), meters);
+        accounts.insert(name, (rules, ceiling.clone(), account.clone()));
+        account
+    }
+}
