@@ -40,7 +40,7 @@ impl Explanation {
         );
         let route = routes
             .find(uri.path())
-            .and_then(|at| plan.routes.get(usize::from(at.0)).map(|route| (at, route)));
+            .and_then(|at| plan.routes.get(at.place()).map(|route| (at, route)));
         let Some((at, route)) = route else {
             let paths: Vec<_> = plan.routes.iter().map(|route| route.path.to_string()).collect();
             return Ok(Self(json!({
@@ -50,7 +50,7 @@ impl Explanation {
             })));
         };
         if let Reader::Client(client) = reader
-            && !plan.allows(client, usize::from(at.0))
+            && !plan.allows(client, at.place())
         {
             return Ok(Self(json!({ "route": route.name, "answer": "403 route-forbidden" })));
         }
@@ -190,7 +190,7 @@ fn cache(route: &Route, method: &Method) -> Value {
 fn limits(plan: &Plan, route: &Route, reader: Reader) -> Value {
     let mut limits = Map::new();
     if let Reader::Client(client) = reader
-        && let Some(limit) = plan.clients.get(usize::from(client.0)).and_then(|client| client.rate_limit)
+        && let Some(limit) = plan.clients.get(client.place()).and_then(|client| client.rate_limit)
     {
         limits.insert(
             "client".into(),

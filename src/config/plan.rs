@@ -263,7 +263,7 @@ impl Plan {
 
     /// Whether `client` may use the route at `route`.
     pub fn allows(&self, client: ClientId, route: usize) -> bool {
-        let client = self.clients.get(usize::from(client.0));
+        let client = self.clients.get(client.place());
         client.is_some_and(|client| client.routes.as_ref().is_none_or(|routes| routes.contains(&route)))
     }
 }

@@ -130,7 +130,7 @@ fn tls_client(extra_roots: &[CertificateDer<'static>]) -> Result<rustls::ClientC
 impl Stage<Signed<Grant>> for Upstreams {
     async fn call(&self, signed: Signed<Grant>) -> Result<Answer, Fault> {
         let Signed { method, target, headers, body, route, why, mut grant } = signed;
-        let place = self.by_route.get(usize::from(route.0));
+        let place = self.by_route.get(route.place());
         let Some(upstream) = place.and_then(|place| self.upstreams.get(*place)) else {
             return Err(FaultKind::NoSuchRoute.into());
         };

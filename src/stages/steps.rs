@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::{Decide, Next};
-use crate::model::exchange::{Arrival, Ask, ClientId, Known, RouteId, Routed};
+use crate::model::exchange::{Arrival, Ask, ClientId, Known, Routed};
 use crate::model::{Fault, FaultKind};
 use crate::rules::identity::{Clients, Sender};
 use crate::rules::params::{Params, Refusal};
