@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::config::plan::Plan;
+use crate::stages::attempt::Standing;
 use crate::stages::keep::Arriving;
 use crate::state::clock::Clock;
 use crate::state::metrics::Metrics;
@@ -31,6 +32,8 @@ pub struct Lasting {
     accounts: Mutex<HashMap<(String, String), HeldAccount>>,
     /// The upstreams' ceilings by name, with the number they were made from.
     ceilings: Mutex<HashMap<String, (usize, Ceiling)>>,
+    /// How the upstreams have been doing, by name and address: others at an address begin anew.
+    standings: Mutex<HashMap<(String, String), Standing>>,
     /// What client keys are digested with: random, new for every process.
     pub pepper: [u8; 32],
 }
@@ -77,6 +80,7 @@ impl Lasting {
             arriving: Arriving::new(plan.cache.max_inflight_bytes),
             accounts: Mutex::default(),
             ceilings: Mutex::default(),
+            standings: Mutex::default(),
             metrics,
             pepper,
         })
@@ -104,6 +108,19 @@ impl Lasting {
                 ceiling
             }
         }
+    }
+
+    /// How the upstream called `name` at `address` has been doing.
+    pub fn standing(&self, name: &str, address: &str) -> Standing {
+        let mut standings = self.standings.lock().unwrap_or_else(PoisonError::into_inner);
+        let metrics = &self.metrics;
+        let new = || {
+            Standing::new(
+                metrics.breaker_open.with_label_values(&[name]),
+                metrics.retries.with_label_values(&[name]),
+            )
+        };
+        standings.entry((name.to_owned(), address.to_owned())).or_insert_with(new).clone()
     }
 
     /// The account called `name` of an upstream, kept if its rules and its ceiling are the same.

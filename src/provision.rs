@@ -115,7 +115,17 @@ pub fn provision(
             max_entry_bytes: plan.cache.max_entry_bytes,
             arriving: lasting.arriving.clone(),
         },
-        attempt: AttemptLayer,
+        attempt: AttemptLayer {
+            standings: plan
+                .routes
+                .iter()
+                .map(|route| {
+                    let upstream = &plan.upstreams[route.upstream];
+                    lasting.standing(&upstream.name, upstream.authority.as_str())
+                })
+                .collect(),
+            clock: clock.clone(),
+        },
         quota: QuotaLayer {
             purses,
             budgets: plan.clients.iter().map(|client| Some(Budget::new(client.budget?, clock))).collect(),

@@ -34,6 +34,8 @@ pub enum Stale {
     UpstreamError,
     /// The upstream could not be reached, or did not answer.
     Unreachable,
+    /// The breaker is open.
+    Breaker,
     /// The quota is spent.
     Quota,
     /// The account rests.
@@ -59,8 +61,14 @@ pub enum Why {
 
 impl Stale {
     /// Every reason.
-    pub const ALL: [Self; 5] =
-        [Self::Revalidating, Self::UpstreamError, Self::Unreachable, Self::Quota, Self::Paused];
+    pub const ALL: [Self; 6] = [
+        Self::Revalidating,
+        Self::UpstreamError,
+        Self::Unreachable,
+        Self::Breaker,
+        Self::Quota,
+        Self::Paused,
+    ];
 
     /// The word in `Cache-Status` and in the metric's `reason`.
     pub const fn as_str(self) -> &'static str {
@@ -68,6 +76,7 @@ impl Stale {
             Self::Revalidating => "revalidating",
             Self::UpstreamError => "upstream-error",
             Self::Unreachable => "unreachable",
+            Self::Breaker => "breaker",
             Self::Quota => "quota",
             Self::Paused => "paused",
         }

@@ -52,7 +52,7 @@ pub struct Row {
     pub title: &'static str,
     /// Whose fault.
     pub party: Party,
-    /// Whether another try of a safe request may do better.
+    /// Whether another try of a safe request can do better, where the fault itself allows one.
     pub retry: bool,
     /// How loudly the log speaks of it.
     pub level: Level,
@@ -115,9 +115,11 @@ faults! {
     /// The upstream's answer broke off or breaks HTTP's rules.
     UpstreamBroken = BAD_GATEWAY, "upstream-broken", Upstream, true, Warn, "The upstream's answer is broken.";
     /// The upstream refuses the gate's own credentials.
-    UpstreamRefusedCredentials = BAD_GATEWAY, "upstream-refused-credentials", Gateway, false, Error, "The upstream refuses the gate's credentials.";
+    UpstreamRefusedCredentials = BAD_GATEWAY, "upstream-refused-credentials", Gateway, true, Error, "The upstream refuses the gate's credentials.";
     /// The upstream did not answer in time.
-    UpstreamTimeout = GATEWAY_TIMEOUT, "upstream-timeout", Upstream, true, Warn, "The upstream did not answer in time.";
+    UpstreamTimeout = GATEWAY_TIMEOUT, "upstream-timeout", Upstream, false, Warn, "The upstream did not answer in time.";
+    /// The upstream failed so often in a row that it is left alone for a while.
+    BreakerOpen = SERVICE_UNAVAILABLE, "breaker-open", Upstream, false, Info, "The upstream has failed repeatedly and is left alone for now.";
     /// The gate is closing.
     Draining = SERVICE_UNAVAILABLE, "draining", Gateway, false, Info, "The gate is closing.";
     /// A mistake in this program: the request met a panic, or a flight that vanished.
@@ -131,8 +133,8 @@ pub struct Fault {
     pub kind: FaultKind,
     /// Whether the upstream may have acted.
     pub called: Called,
-    /// Whether what caused it has changed since, so that one more try is worth while.
-    pub renewed: bool,
+    /// Whether the same call may be sent again: the upstream has not answered it, or what it refused has changed.
+    pub resendable: bool,
     /// What the row cannot know. Boxed: most results are not faults, and should not be as wide as one.
     more: Option<Box<More>>,
 }
@@ -148,7 +150,7 @@ struct More {
 impl Fault {
     /// A fault that happened before any upstream was called.
     pub const fn new(kind: FaultKind) -> Self {
-        Self { kind, called: Called::No, renewed: false, more: None }
+        Self { kind, called: Called::No, resendable: false, more: None }
     }
 
     /// What happened, for the one who reads the answer. Never a secret, a query value or upstream internals.
@@ -179,10 +181,10 @@ impl Fault {
         self
     }
 
-    /// What caused it has changed since.
+    /// The same call may be sent again.
     #[must_use]
-    pub fn renewed(mut self) -> Self {
-        self.renewed = true;
+    pub fn resendable(mut self) -> Self {
+        self.resendable = true;
         self
     }
 

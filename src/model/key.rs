@@ -41,6 +41,11 @@ impl Key {
         })
     }
 
+    /// The key's hash: the same for equal keys within a process, and next to never for others.
+    pub fn hash_word(&self) -> u64 {
+        self.0.hash
+    }
+
     /// How many bytes the key keeps.
     pub fn size(&self) -> usize {
         self.0.bytes.len() + size_of::<Parts>() + 2 * size_of::<usize>()

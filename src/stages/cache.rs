@@ -200,7 +200,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
 impl Fallback {
     fn answer(&self, now: Moment, reason: Stale) -> Option<Answer> {
         let allowed = match reason {
-            Stale::Unreachable => self.if_unreachable,
+            Stale::Unreachable | Stale::Breaker => self.if_unreachable,
             _ => self.if_error,
         };
         (self.over < allowed).then(|| hit(self.entry.clone(), now, -seconds(self.over), Some(reason)))
@@ -218,6 +218,7 @@ fn failure(fetched: &Result<Answer, Fault>) -> Option<Stale> {
         Err(fault) => match fault.kind {
             FaultKind::UpstreamUnreachable | FaultKind::UpstreamTimeout => Some(Stale::Unreachable),
             FaultKind::UpstreamBroken | FaultKind::Internal => Some(Stale::UpstreamError),
+            FaultKind::BreakerOpen => Some(Stale::Breaker),
             FaultKind::QuotaExceeded | FaultKind::QueueFull => Some(Stale::Quota),
             FaultKind::UpstreamRefusedCredentials => Some(Stale::Paused),
             _ => None,

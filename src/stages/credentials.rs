@@ -96,7 +96,7 @@ impl<S: Stage<Signed<Grant>>> Stage<Granted<Grant>> for Sign<S> {
                 let renewed = vault.renew(&credentials);
                 account.refused(renewed);
                 let fault = Fault::new(FaultKind::UpstreamRefusedCredentials).called(Called::Yes);
-                return Err(if renewed { fault.renewed() } else { fault });
+                return Err(if renewed { fault.resendable() } else { fault });
             }
             account.accepted();
             let secrets: Vec<&[u8]> = credentials.secrets.iter().map(Secret::expose).collect();

@@ -37,6 +37,10 @@ pub struct Metrics {
     pub stale: IntCounterVec,
     /// `tollgate_account_paused{account}`
     pub account_paused: IntGaugeVec,
+    /// `tollgate_breaker_open{upstream}`
+    pub breaker_open: IntGaugeVec,
+    /// `tollgate_retries_total{upstream}`
+    pub retries: IntCounterVec,
     /// `tollgate_queue_length{account,class}`
     pub queue_length: IntGaugeVec,
     /// `tollgate_cache_bytes`
@@ -149,6 +153,12 @@ impl Metrics {
                 "1 while an account rests.",
                 &["account"],
             )?,
+            breaker_open: make.gauges(
+                "tollgate_breaker_open",
+                "1 while an upstream is left alone.",
+                &["upstream"],
+            )?,
+            retries: make.counter("tollgate_retries_total", "Calls that were sent again.", &["upstream"])?,
             queue_length: make.gauges(
                 "tollgate_queue_length",
                 "Calls that wait for the account.",
