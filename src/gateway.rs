@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::FutureExt as _;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
@@ -21,7 +21,8 @@ use crate::config::Environment;
 use crate::config::plan::{Plan, Server};
 use crate::console::{Operators, Own};
 use crate::edge::admin::Admin;
-use crate::edge::listener::{Handler, Limits, Listener};
+use crate::edge::listener::{Handler, Limits, Listener, Peer};
+use crate::edge::tls::ServerTls;
 use crate::edge::upstream::Upstreams;
 use crate::lasting::{Lasting, Unprovisioned};
 use crate::model::body::Body;
@@ -129,8 +130,10 @@ impl Gateway {
         let plan = self.plan.load_full();
         self.announce();
         let lasting = &self.lasting;
+        let tls = Arc::new(ArcSwapOption::new(tls(&plan).map_err(StartError::Unprovisioned)?));
         let listener = |limits, drain| Listener {
             limits,
+            tls: tls.clone(),
             clock: lasting.clock.clone(),
             tasks: lasting.tasks.clone(),
             connections: lasting.metrics.connections.clone(),
@@ -147,6 +150,7 @@ impl Gateway {
             // Not counted: a metric that counts whoever reads it never shows zero.
             tasks: crate::state::tasks::Tasks::new(uncounted()),
             connections: uncounted(),
+            tls: Arc::default(),
             ..listener(admin_limits(&plan.server), admin_stopping)
         };
         let admin_task = admin_listener.tasks.clone().spawn(admin_listener.serve(self.admin, admin));
@@ -159,8 +163,10 @@ impl Gateway {
             };
             match order {
                 Order::Reload(plan) => {
-                    let result = match build(&plan) {
-                        Ok((stages, upstreams)) => {
+                    let built = build(&plan).and_then(|built| Ok((built, self::tls(&plan)?)));
+                    let result = match built {
+                        Ok(((stages, upstreams), renewed)) => {
+                            tls.store(renewed);
                             gate.way.store(Arc::new(way(stages, upstreams)));
                             self.plan.store(plan);
                             tracing::info!("serving by the new configuration");
@@ -225,12 +231,19 @@ pub fn provisions(plan: &Plan, environment: &Arc<dyn Environment>) -> Result<(),
             None
         }
     }
-    provision(plan, &Lasting::new(plan)?, Arc::new(Nothing), environment).map(drop)
+    provision(plan, &Lasting::new(plan)?, Arc::new(Nothing), environment).map(drop)?;
+    tls(plan).map(drop)
 }
 
 /// The way of requests that the program takes: over sockets.
 fn way(stages: Stages, upstreams: Upstreams) -> impl Respond + 'static {
     pipeline(stages, upstreams)
+}
+
+/// TLS towards clients, if the plan has any.
+fn tls(plan: &Plan) -> Result<Option<Arc<rustls::ServerConfig>>, Unprovisioned> {
+    let config = plan.server.tls.as_ref().map(ServerTls::to_config).transpose();
+    Ok(config.map_err(|error| Unprovisioned::Tls(error.to_string()))?.map(Arc::new))
 }
 
 async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -257,6 +270,7 @@ fn limits(server: &Server) -> Limits {
         max_headers: server.max_headers,
         max_body_bytes: server.max_body_bytes as u64,
         max_connections: server.max_connections,
+        max_streams: server.max_streams,
     }
 }
 
@@ -284,7 +298,7 @@ struct Gate<P> {
 impl<P: Respond + 'static> Handler for Gate<P> {
     type Body = Reported;
 
-    async fn handle(&self, request: Request<Body>, peer: SocketAddr) -> Response<Reported> {
+    async fn handle(&self, request: Request<Body>, peer: &Peer) -> Response<Reported> {
         let (head, body) = request.into_parts();
         let notes = Notes::new(self.ids.of(&head.headers));
         let id = notes.id.clone();
@@ -293,7 +307,8 @@ impl<P: Respond + 'static> Handler for Gate<P> {
             uri: head.uri,
             headers: head.headers,
             body,
-            peer,
+            peer: peer.address,
+            certificate: peer.certificate.clone(),
             at: self.clock.now(),
             notes,
         });

@@ -58,6 +58,11 @@ pub fn provision(
         .iter()
         .zip(0..)
         .filter_map(|(client, at)| Some((&client.key.as_ref()?.value, ClientId(at))));
+    let certificates = plan
+        .clients
+        .iter()
+        .zip(0..)
+        .filter_map(|(client, at)| Some((client.certificate.clone()?, ClientId(at))));
     let routes = plan.routes.iter().zip(0..).map(|(route, at)| (route.path.clone(), RouteId(at)));
     let (purses, vaults) = accounts(plan, lasting, environment);
     let upstreams = plan.upstreams.iter().map(|upstream| UpstreamSettings {
@@ -67,7 +72,8 @@ pub fn provision(
         timeout: upstream.timeout,
         idle_timeout: upstream.idle_timeout,
         max_idle: upstream.max_concurrent,
-        extra_roots: upstream.extra_roots.clone(),
+        http2: upstream.http2,
+        tls: (upstream.scheme == http::uri::Scheme::HTTPS).then(|| upstream.tls.clone()),
     });
     let by_route = plan.routes.iter().map(|route| route.upstream).collect();
     let upstreams = Upstreams::new(upstreams, by_route, clock.clone())
@@ -75,7 +81,7 @@ pub fn provision(
     let stages = Stages {
         observe: ObserveLayer { reports: Arc::new(reports) },
         authenticate: Authenticate {
-            clients: Arc::new(Clients::new(keys, plan.server.allow_anonymous, &lasting.pepper)),
+            clients: Arc::new(Clients::new(keys, certificates, plan.server.allow_anonymous, &lasting.pepper)),
         },
         route: Route {
             routes: Arc::new(Routes::new(routes)),

@@ -10,7 +10,12 @@ use super::values::{self, Calendar};
 const ANONYMOUS: &str = "anonymous";
 
 /// `anonymous`, then the declared ones.
-pub(super) fn read(root: &mut Table<'_>, routes: &[Route], environment: &dyn Environment) -> Vec<Client> {
+pub(super) fn read(
+    root: &mut Table<'_>,
+    routes: &[Route],
+    has_client_ca: bool,
+    environment: &dyn Environment,
+) -> Vec<Client> {
     let mut clients = vec![anonymous()];
     let (mut weighs, mut ranks) = (false, false);
     for (name, mut table) in root.named_tables("clients") {
@@ -22,8 +27,9 @@ pub(super) fn read(root: &mut Table<'_>, routes: &[Route], environment: &dyn Env
             table.notes.tell(&table.at, &table.path, wrong);
         }
         let key_item = table.item("key");
-        if key_item.is_none() {
-            table.missing("key", "key = { env = \"NAME\" }");
+        let certificate = table.take("certificate", |item| certificate(item, has_client_ca, &clients));
+        if key_item.is_none() && certificate.is_none() {
+            table.missing("key", "key = { env = \"NAME\" }, or `certificate`");
         }
         let key = key_item.as_ref().and_then(|item| item.read(credential(environment, Place::Key)));
         if let (Some(item), Some(key)) = (&key_item, &key) {
@@ -41,6 +47,7 @@ pub(super) fn read(root: &mut Table<'_>, routes: &[Route], environment: &dyn Env
         clients.push(Client {
             name: name.into(),
             key,
+            certificate,
             rate_limit: table.take("rate_limit", values::rate),
             budget: table.take("budget", values::window(Calendar::Slides)),
             weight: weight.unwrap_or(1),
@@ -66,6 +73,7 @@ fn anonymous() -> Client {
     Client {
         name: ANONYMOUS.into(),
         key: None,
+        certificate: None,
         rate_limit: None,
         budget: None,
         weight: 1,
@@ -73,6 +81,24 @@ fn anonymous() -> Client {
         routes: None,
         strict: false,
         may_refresh: false,
+    }
+}
+
+/// The DNS name of a client's certificate, which `server.tls.client_ca` must have signed.
+fn certificate(item: &Item<'_>, has_client_ca: bool, clients: &[Client]) -> Result<String, Wrong> {
+    let expected = "the DNS name in the client's certificate, such as \"billing.internal\"";
+    let name = item.text(expected)?.to_ascii_lowercase();
+    if rustls_pki_types::DnsName::try_from(name.as_str()).is_err() {
+        return Err(Wrong::new(format!("{} is no DNS name", values::quoted(&name)), expected));
+    }
+    if !has_client_ca {
+        return Err(Wrong::new("can never be presented", "`client_ca` in [server.tls]"));
+    }
+    match clients.iter().find(|client| client.certificate.as_ref() == Some(&name)) {
+        Some(other) => {
+            Err(Wrong::new(format!("is the name of client `{}` too", other.name), "a name of its own"))
+        }
+        None => Ok(name),
     }
 }
 

@@ -18,6 +18,7 @@ mod server;
 #[cfg(test)]
 #[allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 mod tests;
+mod tls;
 mod upstreams;
 mod values;
 
@@ -105,8 +106,10 @@ pub fn load(text: &str, name: &str, environment: &dyn Environment) -> Result<Pla
 fn read(mut root: Table<'_>, environment: &dyn Environment) -> Plan {
     let (upstreams, accounts) = upstreams::read(&mut root, environment);
     let routes = routes::read(&mut root, &upstreams, &accounts);
-    let clients = clients::read(&mut root, &routes, environment);
-    let server = server::server(root.table("server"), clients.len() > 1);
+    let server_table = root.table("server");
+    let server = server::server(server_table, root.has("clients"), environment);
+    let has_client_ca = server.tls.as_ref().is_some_and(|tls| !tls.client_roots.is_empty());
+    let clients = clients::read(&mut root, &routes, has_client_ca, environment);
     let admin = server::admin(root.table("admin"), &server, environment);
     let log = server::log(root.table("log"));
     let cache = server::cache(root.table("cache"));

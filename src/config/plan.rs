@@ -9,6 +9,8 @@ use http::StatusCode;
 use http::header::HeaderName;
 use http::uri::{Authority, Scheme};
 
+pub use crate::edge::tls::{Identity, Roots, ServerTls, UpstreamTls};
+pub use crate::edge::upstream::Http2;
 use crate::model::exchange::ClientId;
 use crate::model::secret::Secret;
 pub use crate::rules::headers::ForwardHeaders;
@@ -49,6 +51,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Whether callers without a key are served although clients are declared, or although the address is not loopback.
     pub allow_anonymous: bool,
+    /// TLS towards clients; `None`: clear text.
+    pub tls: Option<ServerTls>,
     /// The limit of each peer address that is no declared client.
     pub rate_limit: Option<RateLimit>,
     /// How long a request's head may take, from its first byte.
@@ -67,6 +71,8 @@ pub struct Server {
     pub max_body_bytes: usize,
     /// The most connections at once.
     pub max_connections: usize,
+    /// The most requests at once on one HTTP/2 connection.
+    pub max_streams: u32,
     /// How long `/readyz` fails before listeners close.
     pub drain_delay: Duration,
     /// How long draining may take in all.
@@ -130,10 +136,10 @@ pub struct Upstream {
     pub max_concurrent: usize,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
-    /// The PEM file of further authorities (`tls.ca`).
-    pub ca: Option<PathBuf>,
-    /// What it held: certificates to trust beside the bundled roots, DER.
-    pub extra_roots: Vec<rustls_pki_types::CertificateDer<'static>>,
+    /// Which HTTP it speaks.
+    pub http2: Http2,
+    /// TLS towards it.
+    pub tls: UpstreamTls,
 }
 
 /// `[upstreams.NAME.accounts.NAME]`
@@ -182,7 +188,9 @@ pub enum SecretSource {
 pub struct Client {
     /// Its name; `anonymous` for the first.
     pub name: String,
-    /// Its key; none for `anonymous`.
+    /// The DNS name that its certificate carries.
+    pub certificate: Option<String>,
+    /// Its key; none for `anonymous`, and where the certificate is enough.
     pub key: Option<Credential>,
     /// How often it may ask. None for `anonymous`, whose limit is `server.rate_limit`, of each peer address.
     pub rate_limit: Option<RateLimit>,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::Plan;
 use super::plan::{
-    Account, Client, Credential, ForwardHeaders, LogFormat, Methods, Priority, RateLimit, Route,
-    SecretSource, Upstream,
+    Account, Client, Credential, ForwardHeaders, Http2, Identity, LogFormat, Methods, Priority, RateLimit,
+    Roots, Route, SecretSource, Upstream,
 };
 use super::values::{duration_text, size_text};
 use crate::rules::params::{Bare, Below, Kind, OnIgnored, Param, Params, Unknown};
@@ -24,7 +24,9 @@ impl Plan {
                 describe_account(upstream, account, &mut page);
             }
         }
-        for client in self.clients.iter().filter(|client| client.key.is_some()) {
+        for client in
+            self.clients.iter().filter(|client| client.key.is_some() || client.certificate.is_some())
+        {
             self.client(client, &mut page);
         }
         for route in &self.routes {
@@ -50,8 +52,14 @@ impl Plan {
         page.size("max_target_bytes", server.max_target_bytes);
         page.size("max_body_bytes", server.max_body_bytes);
         page.line("max_connections", server.max_connections);
+        page.line("max_streams", server.max_streams);
         page.duration("drain_delay", server.drain_delay);
         page.duration("drain_timeout", server.drain_timeout);
+        if let Some(tls) = &server.tls {
+            page.header("[server.tls]");
+            identity("", Some(&tls.identity), page);
+            page.maybe("client_ca", tls.client_ca.as_ref().map(|path| quote(path.display())));
+        }
         page.header("[admin]");
         page.text("listen", self.admin.listen);
         page.credential("token", self.admin.token.as_ref());
@@ -67,6 +75,7 @@ impl Plan {
     fn client(&self, client: &Client, page: &mut Page) {
         page.header(&format!("[clients.{}]", key(&client.name)));
         page.credential("key", client.key.as_ref());
+        page.maybe("certificate", client.certificate.as_deref().map(quote));
         page.maybe("rate_limit", client.rate_limit.map(rate));
         page.maybe("budget", client.budget.map(window));
         page.line("weight", client.weight);
@@ -127,7 +136,19 @@ fn describe_upstream(upstream: &Upstream, page: &mut Page) {
     page.duration("timeout", upstream.timeout);
     page.line("max_concurrent", upstream.max_concurrent);
     page.duration("idle_timeout", upstream.idle_timeout);
-    page.maybe("tls.ca", upstream.ca.as_ref().map(|path| quote(path.display())));
+    let versions = [(Http2::Negotiated, "negotiated"), (Http2::Never, "never"), (Http2::Always, "always")];
+    let version = versions.iter().find(|(version, _)| *version == upstream.http2);
+    page.text("http2", version.map_or("", |(_, word)| word));
+    if upstream.scheme == http::uri::Scheme::HTTPS {
+        page.text("tls.roots", if upstream.tls.roots == Roots::Platform { "platform" } else { "bundled" });
+        page.maybe("tls.ca", upstream.tls.ca.as_ref().map(|path| quote(path.display())));
+        identity("tls.", upstream.tls.identity.as_deref(), page);
+    }
+}
+
+fn identity(at: &str, identity: Option<&Identity>, page: &mut Page) {
+    page.maybe(&format!("{at}certificate"), identity.map(|identity| quote(identity.certificate.display())));
+    page.maybe(&format!("{at}key"), identity.map(|identity| quote(identity.key.display())));
 }
 
 fn describe_account(upstream: &Upstream, account: &Account, page: &mut Page) {

@@ -65,6 +65,11 @@ impl<'a> Table<'a> {
         Self { notes: self.notes, path, at: self.at.clone(), entries: Vec::new(), known: Vec::new() }
     }
 
+    /// Whether `key` was written, whatever it holds.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key == key)
+    }
+
     /// The value of `key`, unread.
     pub(super) fn item(&mut self, key: &'static str) -> Option<Item<'a>> {
         self.known.push(key);

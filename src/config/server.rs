@@ -7,6 +7,7 @@ use super::mistakes::Wrong;
 use super::plan::{Admin, Cache, Log, LogFormat, Server, is_loopback};
 use super::reader::{Item, Table};
 use super::secrets::{Place, credential};
+use super::tls;
 use super::values;
 
 const KIB: usize = 1 << 10;
@@ -14,7 +15,7 @@ const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
 
 /// `[server]`
-pub(super) fn server(mut table: Table<'_>, has_clients: bool) -> Server {
+pub(super) fn server(mut table: Table<'_>, has_clients: bool, environment: &dyn Environment) -> Server {
     let listen_item = table.item("listen");
     let listen = listen_item.as_ref().and_then(|item| item.read(values::address));
     let listen = listen.unwrap_or_else(|| ([127, 0, 0, 1], 8080).into());
@@ -32,6 +33,7 @@ pub(super) fn server(mut table: Table<'_>, has_clients: bool) -> Server {
     let server = Server {
         listen,
         allow_anonymous,
+        tls: table.maybe_table("tls").and_then(|table| tls::server(table, environment)),
         rate_limit: table.take("rate_limit", values::rate),
         header_timeout: table.or("header_timeout", Duration::from_secs(10), values::some_time),
         body_timeout: table.or("body_timeout", Duration::from_secs(30), values::some_time),
@@ -41,6 +43,7 @@ pub(super) fn server(mut table: Table<'_>, has_clients: bool) -> Server {
         max_target_bytes: table.or("max_target_bytes", 8 * KIB, values::size(64..=max_head_bytes)),
         max_body_bytes: table.or("max_body_bytes", 8 * MIB, values::size(0..=GIB)),
         max_connections: table.or("max_connections", 16_384, values::count(1..=1_000_000)),
+        max_streams: table.or("max_streams", 100, values::count(1..=10_000)),
         // A short drain keeps most of its time for the requests under way.
         drain_delay: table.or("drain_delay", Duration::from_secs(5).min(drain_timeout / 5), |item| {
             let delay = values::duration(item)?;

@@ -1,18 +1,16 @@
 //! `[upstreams.NAME]` and their accounts: where the money goes.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use http::header::HeaderName;
 use http::uri::{Authority, Scheme};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 
 use super::Environment;
 use super::mistakes::Wrong;
-use super::plan::{Account, Credential, Upstream};
+use super::plan::{Account, Credential, Http2, Upstream};
 use super::reader::{Item, Table};
-use super::secrets::{self, Place, credential};
+use super::secrets::{Place, credential};
+use super::tls;
 use super::values::{self, Base, Calendar};
 use crate::rules::window::WindowRule;
 
@@ -44,15 +42,8 @@ fn upstream(name: &str, mut table: Table<'_>, environment: &dyn Environment) -> 
         authority: Authority::from_static("upstream.invalid"),
         path: String::new(),
     });
-    let mut tls = table.table("tls");
-    let ca = tls.item("ca");
-    let read = ca.as_ref().and_then(|item| item.read(|item| roots(item, environment)));
-    if let Some(item) = ca.filter(|_| base.scheme == Scheme::HTTP) {
-        item.tell(Wrong::new("is of no use to an http upstream", "`url` to begin with https://"));
-    }
-    tls.finish();
-    let (ca, extra_roots) = read.unzip();
-    let extra_roots = extra_roots.unwrap_or_default();
+    let tls = tls::upstream(table.table("tls"), base.scheme == Scheme::HTTPS, environment);
+    let versions = [("negotiated", Http2::Negotiated), ("never", Http2::Never), ("always", Http2::Always)];
     let upstream = Upstream {
         name: name.into(),
         scheme: base.scheme,
@@ -62,35 +53,12 @@ fn upstream(name: &str, mut table: Table<'_>, environment: &dyn Environment) -> 
         timeout: table.or("timeout", Duration::from_secs(10), values::some_time),
         max_concurrent: table.or("max_concurrent", 16, values::count(1..=65_536)),
         idle_timeout: table.or("idle_timeout", Duration::from_secs(60), values::some_time),
-        ca,
-        extra_roots,
+        http2: table.or("http2", Http2::Negotiated, values::word(&versions)),
+        tls,
     };
     table.not_yet("same_data", "one account for each route");
     table.finish();
     upstream
-}
-
-/// The certificates of a PEM file, each checked to be one that can be trusted.
-fn roots(
-    item: &Item<'_>,
-    environment: &dyn Environment,
-) -> Result<(PathBuf, Vec<CertificateDer<'static>>), Wrong> {
-    let expected = "a PEM file with certificates of authorities";
-    let path = secrets::path(item)?;
-    let text = secrets::read(&path, environment).map_err(|what| Wrong::new(what, expected))?;
-    let wrong = |what: String| Wrong::new(format!("file `{}` {what}", path.display()), expected);
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let certificates = certificates.map_err(|error| wrong(format!("is no PEM: {error}")))?;
-    if certificates.is_empty() {
-        return Err(wrong("holds no certificate".into()));
-    }
-    let mut store = rustls::RootCertStore::empty();
-    for certificate in &certificates {
-        store
-            .add(certificate.clone())
-            .map_err(|error| wrong(format!("holds one that cannot be used: {error}")))?;
-    }
-    Ok((path, certificates))
 }
 
 fn account(name: &str, mut table: Table<'_>, upstream: usize, environment: &dyn Environment) -> Account {

@@ -1,14 +1,13 @@
 //! The operators' pages: metrics, health, the plan, explanations. What they show is made elsewhere.
 
 use std::future::{Future, ready};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use subtle::ConstantTimeEq as _;
 
-use super::listener::Handler;
+use super::listener::{Handler, Peer};
 use crate::model::{Body, Secret};
 
 /// What the pages show.
@@ -42,7 +41,7 @@ const JSON: &str = "application/json";
 impl Handler for Admin {
     type Body = Body;
 
-    fn handle(&self, request: Request<Body>, _: SocketAddr) -> impl Future<Output = Response<Body>> + Send {
+    fn handle(&self, request: Request<Body>, _: &Peer) -> impl Future<Output = Response<Body>> + Send {
         ready(self.answer(&request))
     }
 }

@@ -1,32 +1,29 @@
-//! A listener: accepts connections, speaks HTTP/1.1 on them under limits and deadlines, and drains.
-//!
-//! What hyper leaves to its user is done here: how long a head may take, how long a connection may stand idle or
-//! refuse to be written to, how many there may be, and that draining answers every request whose first byte was read.
+//! A listener: accepts connections under a limit, TLS or not, and tells which HTTP they speak. `http1` and `http2`
+//! serve them.
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
 use http::{Request, Response};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Body as HttpBody;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{IntCounterVec, IntGauge};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 use super::arriving::Arriving;
-use super::tracked::{Doing, Progress, Tracked};
+use super::tls::certificate_of;
+use super::tracked::{Patience, Progress, Tracked};
+use super::{http1, http2};
 use crate::model::body::{Body, BodyError};
+use crate::model::exchange::Certificate;
 use crate::state::clock::Clock;
 use crate::state::tasks::Tasks;
 
@@ -47,6 +44,8 @@ pub struct Limits {
     pub max_body_bytes: u64,
     /// The most connections at once.
     pub max_connections: usize,
+    /// The most requests at once on one HTTP/2 connection.
+    pub max_streams: u32,
 }
 
 /// What a listener works with.
@@ -54,6 +53,8 @@ pub struct Limits {
 pub struct Listener {
     /// Its limits.
     pub limits: Limits,
+    /// TLS; replaced by a reload. `None`: clear text.
+    pub tls: Arc<ArcSwapOption<rustls::ServerConfig>>,
     /// The time.
     pub clock: Clock,
     /// Where connections are served.
@@ -66,6 +67,15 @@ pub struct Listener {
     pub drain: watch::Receiver<bool>,
 }
 
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// What it showed of itself, verified.
+    pub certificate: Option<Arc<Certificate>>,
+}
+
 /// Answers requests.
 pub trait Handler: Send + Sync + 'static {
     /// An answer's body.
@@ -75,9 +85,18 @@ pub trait Handler: Send + Sync + 'static {
     fn handle(
         &self,
         request: Request<Body>,
-        peer: SocketAddr,
+        peer: &Peer,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
+
+/// How long accepting pauses when it fails, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Said to a client that is one too many (RFC 9110 §15.6.4).
+const TOO_MANY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+/// What an HTTP/2 client says first (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl Listener {
     /// Serves `tcp` until told to drain; then closes it and leaves its connections to end by themselves.
@@ -98,7 +117,7 @@ impl Listener {
                 Err(error) => {
                     // Out of descriptors or memory: accepting again at once would spin until some come free.
                     tracing::warn!(%error, pause_ms = pause.as_millis(), "accepting failed");
-                    self.refused.with_label_values(&["accept"]).inc();
+                    self.refused("accept");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -108,7 +127,11 @@ impl Listener {
 
     fn admit<H: Handler>(&self, stream: TcpStream, peer: SocketAddr, handler: &Arc<H>) {
         if usize::try_from(self.connections.get()).is_ok_and(|open| open >= self.limits.max_connections) {
-            self.refused.with_label_values(&["too-many"]).inc();
+            self.refused("too-many");
+            if self.tls.load().is_none() {
+                // Into an empty send buffer it fits at once, or not at all.
+                let _ = stream.try_write(TOO_MANY);
+            }
             return;
         }
         // Answers are written whole; waiting to fill a segment only delays them.
@@ -122,126 +145,89 @@ impl Listener {
         });
     }
 
-    async fn connection<H: Handler>(self, stream: TcpStream, peer: SocketAddr, handler: Arc<H>) {
+    async fn connection<H: Handler>(self, stream: TcpStream, address: SocketAddr, handler: Arc<H>) {
         let progress = Progress::new(self.clock.clone());
-        let io = TokioIo::new(Tracked::new(stream, progress.clone()));
-        let service = service_fn(|request: Request<Incoming>| {
-            progress.begin();
-            let (request, handler, progress, drain) =
-                (self.received(request), handler.clone(), progress.clone(), self.drain.clone());
-            async move {
-                let mut response = handler.handle(request, peer).await.map(|body| Sent { body, progress });
-                if *drain.borrow() {
-                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
-                Ok::<_, std::convert::Infallible>(response)
-            }
-        });
-        let mut connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(None)
-            .max_headers(self.limits.max_headers)
-            .max_buf_size(self.limits.max_head_bytes.max(MIN_BUFFER))
-            .serve_connection(io, service);
-        let mut drain = self.drain.clone();
-        let ended = {
-            let mut draining = std::pin::pin!(draining(&mut drain));
-            let mut timer = std::pin::pin!(tokio::time::sleep(self.limits.shortest()));
-            let mut told = false;
-            std::future::poll_fn(|cx| {
-                loop {
-                    if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
-                        return Poll::Ready(Ended::By(result));
-                    }
-                    // Only now is it known that what the client has sent so far was read.
-                    if !told && draining.as_mut().poll(cx).is_ready() {
-                        told = true;
-                    }
-                    if told && matches!(progress.doing(), Doing::Idle(_)) {
-                        Pin::new(&mut connection).graceful_shutdown();
-                        told = false;
-                        continue;
-                    }
-                    if timer.as_mut().poll(cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                    // The timer is not moved with every request: it looks again when the present state could end.
-                    match self.limits.overdue(progress.doing(), &self.clock) {
-                        Ok(left) => timer.set(tokio::time::sleep(left)),
-                        Err(overdue) => return Poll::Ready(Ended::Overdue(overdue)),
-                    }
-                }
-            })
-            .await
+        let Some(tls) = self.tls.load_full() else {
+            let peer = Peer { address, certificate: None };
+            return self.sniff(Tracked::new(stream, progress.clone()), progress, peer, handler).await;
         };
-        match ended {
-            Ended::By(Ok(())) => {}
-            Ended::By(Err(error)) => self.refused.with_label_values(&[reason(&error)]).inc(),
-            Ended::Overdue(Overdue::Idle) => {}
-            Ended::Overdue(Overdue::Head) => {
-                self.refused.with_label_values(&["slow-head"]).inc();
-                let mut stream = connection.into_parts().io.into_inner();
-                let _ = tokio::time::timeout(FAREWELL, stream.write_all(SLOW_HEAD)).await;
-                let _ = tokio::time::timeout(FAREWELL, stream.shutdown()).await;
-            }
-            Ended::Overdue(Overdue::Blocked) => self.refused.with_label_values(&["blocked"]).inc(),
+        let accepting = TlsAcceptor::from(tls).accept(stream);
+        let Ok(Ok(stream)) = tokio::time::timeout(self.limits.header_timeout, accepting).await else {
+            return self.refused("tls");
+        };
+        let connection = stream.get_ref().1;
+        let peer = Peer { address, certificate: certificate_of(connection) };
+        let is_http2 = connection.alpn_protocol() == Some(b"h2");
+        progress.rest();
+        let io = Tracked::new(stream, progress.clone());
+        if is_http2 {
+            http2::serve(&self, io, progress, peer, handler).await;
+        } else {
+            http1::serve(&self, io, progress, peer, handler).await;
         }
     }
 
-    fn received(&self, request: Request<Incoming>) -> Request<Body> {
-        let limits = &self.limits;
+    /// Tells HTTP/2 with prior knowledge from HTTP/1.1 by its first bytes, under the deadlines of a head.
+    async fn sniff<H: Handler>(
+        mut self,
+        mut io: Tracked<TcpStream>,
+        progress: Arc<Progress>,
+        peer: Peer,
+        handler: Arc<H>,
+    ) {
+        let mut ahead = [0; PREFACE.len()];
+        let mut read = 0;
+        while read < PREFACE.len() && ahead[..read] == PREFACE[..read] {
+            let Ok(left) = self.patience().check(&progress) else { return self.refused("slow-head") };
+            let bytes = tokio::select! {
+                bytes = io.read(&mut ahead[read..]) => bytes,
+                () = tokio::time::sleep(left) => continue,
+                () = draining(&mut self.drain), if read == 0 => return,
+            };
+            match bytes {
+                Ok(0) | Err(_) => break,
+                Ok(bytes) => read += bytes,
+            }
+        }
+        let io = io.again(Bytes::copy_from_slice(&ahead[..read]));
+        if ahead[..read] == *PREFACE {
+            progress.rest();
+            http2::serve(&self, io, progress, peer, handler).await;
+        } else if read > 0 {
+            http1::serve(&self, io, progress, peer, handler).await;
+        }
+    }
+
+    /// How long each state of a connection may last.
+    pub fn patience(&self) -> Patience {
+        let Limits { header_timeout, body_timeout, idle_timeout, .. } = self.limits;
+        Patience { head: header_timeout, blocked: body_timeout, idle: idle_timeout }
+    }
+
+    /// Counts a connection that ended for `reason` before a request was understood.
+    pub fn refused(&self, reason: &str) {
+        self.refused.with_label_values(&[reason]).inc();
+    }
+
+    /// A request as hyper gives it, its body under limits.
+    pub fn received(&self, request: Request<Incoming>) -> Request<Body> {
         request.map(|incoming| match incoming.is_end_stream() {
             true => Body::Empty,
             false => {
-                Body::stream(Arriving::new(incoming, limits.body_timeout, (), Some(limits.max_body_bytes)))
+                let Limits { body_timeout, max_body_bytes, .. } = self.limits;
+                Body::stream(Arriving::new(incoming, body_timeout, (), Some(max_body_bytes)))
             }
         })
     }
 }
 
-/// hyper takes no smaller buffer.
-const MIN_BUFFER: usize = 8 << 10;
-/// How long accepting pauses when it fails, at first and at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How long saying goodbye may take.
-const FAREWELL: Duration = Duration::from_secs(1);
-/// Said to a client whose head did not arrive in time (RFC 9110 §15.5.9).
-const SLOW_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+/// A connection that can be served.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
-/// How a connection ended.
-enum Ended {
-    By(hyper::Result<()>),
-    Overdue(Overdue),
-}
-
-/// What took too long.
-enum Overdue {
-    Idle,
-    Head,
-    Blocked,
-}
-
-impl Limits {
-    fn shortest(&self) -> Duration {
-        self.header_timeout.min(self.idle_timeout).min(self.body_timeout)
-    }
-
-    /// How long until the present state, or one that may begin meanwhile, could be overdue; or that it is.
-    fn overdue(&self, doing: Doing, clock: &Clock) -> Result<Duration, Overdue> {
-        let (since, limit, overdue) = match doing {
-            Doing::Answering => return Ok(self.shortest()),
-            Doing::Idle(since) => (since, self.idle_timeout, Overdue::Idle),
-            Doing::Reading(since) => (since, self.header_timeout, Overdue::Head),
-            Doing::Blocked(since) => (since, self.body_timeout, Overdue::Blocked),
-        };
-        let left = limit.saturating_sub(clock.now().since(since));
-        if left.is_zero() { Err(overdue) } else { Ok(left.min(self.shortest())) }
-    }
-}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 
 /// Waits until draining begins; a sender that is gone means that nobody will ever drain.
-async fn draining(drain: &mut watch::Receiver<bool>) {
+pub async fn draining(drain: &mut watch::Receiver<bool>) {
     if drain.wait_for(|drain| *drain).await.is_err() {
         std::future::pending::<()>().await;
     }
@@ -253,55 +239,11 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-fn reason(error: &hyper::Error) -> &'static str {
-    if error.is_parse_too_large() {
-        "head-too-large"
-    } else if error.is_parse() {
-        "malformed"
-    } else if error.is_user() {
-        "answer-broken-off"
-    } else {
-        "client-left"
-    }
-}
-
 /// Counts a connection for as long as it lives.
 struct Open(IntGauge);
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-/// An answer's body that says when its last byte was handed over, or when nobody wants it.
-struct Sent<B> {
-    body: B,
-    progress: Arc<Progress>,
-}
-
-impl<B> Drop for Sent<B> {
-    fn drop(&mut self) {
-        self.progress.end();
-    }
-}
-
-impl<B: HttpBody<Data = Bytes, Error = BodyError> + Unpin> HttpBody for Sent<B> {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -2,6 +2,10 @@
 
 pub mod admin;
 pub mod arriving;
+pub mod connect;
+pub mod http1;
+pub mod http2;
 pub mod listener;
+pub mod tls;
 pub mod tracked;
 pub mod upstream;

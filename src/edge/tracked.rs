@@ -1,15 +1,19 @@
-//! A connection's bytes, watched: what tells an idle connection from one whose request has begun, and a slow client
-//! from one that does not read at all.
+//! A connection, watched: what tells an idle one from one whose request has begun, and a slow client from one that
+//! does not read at all.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use bytes::{Buf as _, Bytes};
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::model::Moment;
+use crate::model::body::BodyError;
 use crate::state::clock::Clock;
 
 /// How far a connection is. Written by its I/O and its service, read by whoever watches its deadlines.
@@ -22,8 +26,10 @@ pub struct Progress {
     blocked_since: AtomicU64,
     /// When the last request ended, or the connection began.
     idle_since: AtomicU64,
-    /// A request is being answered.
-    busy: AtomicBool,
+    /// Requests that are being answered; on HTTP/1.1 at most one.
+    busy: AtomicUsize,
+    /// When each answer under way was last asked for more, on connections that carry several.
+    beats: Mutex<Vec<Weak<AtomicU64>>>,
 }
 
 /// What a connection is doing.
@@ -48,7 +54,8 @@ impl Progress {
             head_since: AtomicU64::new(0),
             blocked_since: AtomicU64::new(0),
             idle_since: AtomicU64::new(now),
-            busy: AtomicBool::new(false),
+            busy: AtomicUsize::new(0),
+            beats: Mutex::default(),
         })
     }
 
@@ -60,8 +67,8 @@ impl Progress {
         if let Some(blocked) = since(&self.blocked_since) {
             return Doing::Blocked(blocked);
         }
-        if self.busy.load(Ordering::Relaxed) {
-            return Doing::Answering;
+        if self.busy.load(Ordering::Relaxed) > 0 {
+            return self.slowest().map_or(Doing::Answering, Doing::Blocked);
         }
         match since(&self.head_since) {
             Some(reading) => Doing::Reading(reading),
@@ -69,21 +76,26 @@ impl Progress {
         }
     }
 
-    /// A head is complete: its request is being answered.
-    pub fn begin(&self) {
-        self.busy.store(true, Ordering::Relaxed);
+    fn begin(&self) {
+        self.busy.fetch_add(1, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
     }
 
-    /// The answer's last byte was handed over.
-    pub fn end(&self) {
+    /// What was read so far was no head: the connection is idle from now on.
+    pub fn rest(&self) {
+        self.head_since.store(0, Ordering::Relaxed);
         self.idle_since.store(self.clock.now().as_nanos(), Ordering::Relaxed);
-        self.busy.store(false, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.idle_since.store(self.clock.now().as_nanos(), Ordering::Relaxed);
+        self.busy.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn read(&self, bytes: usize) {
         // Bytes that arrive while a request is answered are its body, or the next head of a client that pipelines.
-        if bytes > 0 && !self.busy.load(Ordering::Relaxed) && self.head_since.load(Ordering::Relaxed) == 0 {
+        if bytes > 0 && self.busy.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == 0
+        {
             self.head_since.store(self.clock.now().as_nanos(), Ordering::Relaxed);
         }
     }
@@ -98,11 +110,26 @@ impl Progress {
             _ => {}
         }
     }
+
+    /// Since when the answer that was asked for more the longest ago has not been.
+    fn slowest(&self) -> Option<Moment> {
+        let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        beats.retain(|beat| beat.strong_count() > 0);
+        let waiting = beats.iter().filter_map(Weak::upgrade).map(|beat| beat.load(Ordering::Relaxed));
+        waiting.filter(|at| *at > 0).min().map(Moment::from_nanos)
+    }
+
+    fn beat(&self) -> Arc<AtomicU64> {
+        let beat = Arc::default();
+        self.beats.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&beat));
+        beat
+    }
 }
 
-/// A stream that reports its [`Progress`].
+/// A stream that reports its [`Progress`], and gives again what was read ahead of it.
 #[derive(Debug)]
 pub struct Tracked<T> {
+    ahead: Bytes,
     io: T,
     progress: Arc<Progress>,
 }
@@ -110,7 +137,13 @@ pub struct Tracked<T> {
 impl<T> Tracked<T> {
     /// `io`, reporting to `progress`.
     pub fn new(io: T, progress: Arc<Progress>) -> Self {
-        Self { io, progress }
+        Self { ahead: Bytes::new(), io, progress }
+    }
+
+    /// The same, giving `ahead` first.
+    #[must_use]
+    pub fn again(self, ahead: Bytes) -> Self {
+        Self { ahead, ..self }
     }
 }
 
@@ -120,6 +153,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Tracked<T> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let bytes = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead[..bytes]);
+            self.ahead.advance(bytes);
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
         self.progress.read(buffer.filled().len() - before);
@@ -149,10 +188,127 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Tracked<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.progress.wrote(&polled);
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// A request under way, from its complete head until its answer's last byte was handed over, or nobody wants it.
+#[derive(Debug)]
+pub struct UnderWay {
+    /// Kept where one connection carries several answers, of which one may stall while others move.
+    beat: Option<Arc<AtomicU64>>,
+    progress: Arc<Progress>,
+}
+
+impl UnderWay {
+    /// The only request on its connection.
+    pub fn alone(progress: &Arc<Progress>) -> Self {
+        progress.begin();
+        Self { beat: None, progress: progress.clone() }
+    }
+
+    /// One of several.
+    pub fn among(progress: &Arc<Progress>) -> Self {
+        progress.begin();
+        Self { beat: Some(progress.beat()), progress: progress.clone() }
+    }
+
+    /// `body`, as this request's answer.
+    pub fn answer<B>(self, body: B) -> Sent<B> {
+        self.mark(true);
+        Sent { body, under_way: self }
+    }
+
+    /// The answer waits for its client from now on, or its client for it.
+    fn mark(&self, for_client: bool) {
+        if let Some(beat) = &self.beat {
+            let now = if for_client { self.progress.clock.now().as_nanos() } else { 0 };
+            beat.store(now, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.progress.end();
+    }
+}
+
+/// An answer's body, watched.
+#[derive(Debug)]
+pub struct Sent<B> {
+    body: B,
+    under_way: UnderWay,
+}
+
+impl<B: HttpBody<Data = Bytes, Error = BodyError> + Unpin> HttpBody for Sent<B> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.under_way.mark(polled.is_ready());
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// What took too long on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overdue {
+    /// Nothing was asked.
+    Idle,
+    /// A head did not arrive.
+    Head,
+    /// An answer was not taken.
+    Blocked,
+}
+
+/// How long each state of a connection may last.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// A head, from its first byte.
+    pub head: Duration,
+    /// An answer that is not taken.
+    pub blocked: Duration,
+    /// No request at all.
+    pub idle: Duration,
+}
+
+impl Patience {
+    /// How often a connection is looked at: no state can begin and be overdue unseen for longer.
+    pub fn shortest(&self) -> Duration {
+        self.head.min(self.idle).min(self.blocked)
+    }
+
+    /// How long until the present state, or one that may begin meanwhile, could be overdue.
+    ///
+    /// # Errors
+    /// What is overdue.
+    pub fn check(&self, progress: &Progress) -> Result<Duration, Overdue> {
+        let (since, limit, overdue) = match progress.doing() {
+            Doing::Answering => return Ok(self.shortest()),
+            Doing::Idle(since) => (since, self.idle, Overdue::Idle),
+            Doing::Reading(since) => (since, self.head, Overdue::Head),
+            Doing::Blocked(since) => (since, self.blocked, Overdue::Blocked),
+        };
+        let left = limit.saturating_sub(progress.clock.now().since(since));
+        if left.is_zero() { Err(overdue) } else { Ok(left.min(self.shortest())) }
     }
 }

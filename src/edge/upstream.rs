@@ -1,8 +1,7 @@
-//! The innermost stage: `Signed → Answer` over pooled connections, HTTP/1.1, plain or TLS.
+//! The innermost stage: `Signed → Answer` over pooled connections, HTTP/1.1 or HTTP/2, clear or TLS.
 
 use std::error::Error as _;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderMap};
@@ -11,12 +10,13 @@ use http::{Request, Response, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls_pki_types::CertificateDer;
 
 use super::arriving::Arriving;
+use super::connect::{Served, Timed, TimedOut};
+use super::tls::UpstreamTls;
 use crate::model::body::{Body, BodyError};
 use crate::model::cache_status::CacheStatus;
 use crate::model::exchange::{Answer, Content, Passed, Signed, Timing};
@@ -42,13 +42,28 @@ pub struct UpstreamSettings {
     pub idle_timeout: Duration,
     /// The most connections kept idle.
     pub max_idle: usize,
-    /// Certificates to trust beside the bundled roots, DER.
-    pub extra_roots: Vec<CertificateDer<'static>>,
+    /// Which HTTP it speaks.
+    pub http2: Http2,
+    /// TLS towards it; `None` where it speaks in clear text.
+    pub tls: Option<UpstreamTls>,
+}
+
+/// `http2`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Http2 {
+    /// As TLS negotiates it; HTTP/1.1 in clear text.
+    Negotiated,
+    /// Never.
+    Never,
+    /// Always, in clear text too ("prior knowledge", RFC 9113 §3.3).
+    Always,
 }
 
 /// The largest head of an upstream's answer, in bytes, and the most fields of it.
-const MAX_HEAD_BYTES: usize = 64 << 10;
+const MAX_HEAD_BYTES: u16 = 60 << 10;
 const MAX_HEADERS: usize = 128;
+/// How often an HTTP/2 connection with calls on it is asked whether it still lives.
+const PING_EVERY: Duration = Duration::from_secs(15);
 
 /// All upstreams.
 pub struct Upstreams {
@@ -60,7 +75,7 @@ pub struct Upstreams {
 
 struct Upstream {
     settings: UpstreamSettings,
-    client: Client<connect::Timed<HttpsConnector<HttpConnector>>, Body>,
+    client: Client<Timed<HttpsConnector<HttpConnector>>, Body>,
 }
 
 impl fmt::Debug for Upstreams {
@@ -90,19 +105,29 @@ impl Upstream {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        let tls = tls_client(&settings.extra_roots)?;
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
+        // Without TLS a configuration is needed all the same; it trusts nobody and is never used.
+        let tls = match &settings.tls {
+            Some(tls) => tls.to_config()?,
+            None => UpstreamTls::unused().to_config()?,
+        };
+        let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+        let connector = match settings.http2 {
+            Http2::Negotiated => builder.enable_all_versions().wrap_connector(tcp),
+            Http2::Never => builder.enable_http1().wrap_connector(tcp),
+            Http2::Always => builder.enable_http2().wrap_connector(tcp),
+        };
         let client = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(settings.idle_timeout)
             .pool_max_idle_per_host(settings.max_idle)
-            .http1_max_buf_size(MAX_HEAD_BYTES)
+            .http1_max_buf_size(MAX_HEAD_BYTES.into())
             .http1_max_headers(MAX_HEADERS)
-            .build(connect::Timed::new(connector, settings.connect_timeout));
+            .http2_only(settings.http2 == Http2::Always)
+            .http2_max_header_list_size(MAX_HEAD_BYTES.into())
+            .http2_keep_alive_interval(PING_EVERY)
+            .http2_keep_alive_timeout(settings.connect_timeout)
+            .build(Timed::new(connector, settings.connect_timeout));
         Ok(Self { settings, client })
     }
 
@@ -113,18 +138,6 @@ impl Upstream {
         parts.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
         Uri::from_parts(parts).ok()
     }
-}
-
-fn tls_client(extra_roots: &[CertificateDer<'static>]) -> Result<rustls::ClientConfig, rustls::Error> {
-    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    for certificate in extra_roots {
-        roots.add(certificate.clone())?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    Ok(rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
 }
 
 impl Stage<Signed<Grant>> for Upstreams {
@@ -141,11 +154,15 @@ impl Stage<Signed<Grant>> for Upstreams {
         *request.headers_mut() = headers;
         let sent = self.clock.now();
         grant.sent();
+        let connection = capture_connection(&mut request);
         let answer = tokio::time::timeout(upstream.settings.timeout, upstream.client.request(request)).await;
         let response = match answer {
-            Ok(Ok(response)) => response,
+            Ok(Ok(response)) => {
+                was_reused(&connection);
+                response
+            }
             Ok(Err(error)) => {
-                let fault = fault_of(&error);
+                let fault = fault_of(&error, was_reused(&connection));
                 if fault.called == Called::No {
                     grant.unsent();
                 }
@@ -162,6 +179,15 @@ impl Stage<Signed<Grant>> for Upstreams {
             timing: Timing { wait: Duration::ZERO, upstream: Some(arrived.since(sent)) },
         })
     }
+}
+
+/// Whether the captured connection had served before; counts this request.
+fn was_reused(connection: &CaptureConnection) -> bool {
+    let mut extensions = http::Extensions::new();
+    if let Some(connected) = connection.connection_metadata().as_ref() {
+        connected.get_extras(&mut extensions);
+    }
+    extensions.get::<Served>().is_some_and(Served::again)
 }
 
 fn received(
@@ -184,12 +210,13 @@ fn received(
     (headers, parts.status, body)
 }
 
-/// What went wrong, and whether the upstream may have acted.
-fn fault_of(error: &Error) -> Fault {
+/// What went wrong, whether the upstream may have acted, and whether sending it again is worth while: where nothing was
+/// sent, or a connection that had `served` before was closed without an answer.
+fn fault_of(error: &Error, served: bool) -> Fault {
     if error.is_connect() {
-        let timed_out = causes(error).any(|cause| cause.is::<connect::TimedOut>());
+        let timed_out = causes(error).any(|cause| cause.is::<TimedOut>());
         let detail = if timed_out { "connecting took too long" } else { "no connection could be made" };
-        return Fault::new(FaultKind::UpstreamUnreachable).detail(detail);
+        return Fault::new(FaultKind::UpstreamUnreachable).detail(detail).resendable();
     }
     let hyper = causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>());
     // What the client's own body did to the call.
@@ -201,11 +228,11 @@ fn fault_of(error: &Error) -> Fault {
     }
     match hyper {
         // The connection was closed before anything was sent on it.
-        Some(error) if error.is_canceled() => Fault::new(FaultKind::UpstreamUnreachable),
-        Some(error) if error.is_incomplete_message() || error.is_closed() => {
-            Fault::new(FaultKind::UpstreamBroken)
-                .called(Called::Maybe)
-                .detail("the connection closed before an answer")
+        Some(error) if error.is_canceled() => Fault::new(FaultKind::UpstreamUnreachable).resendable(),
+        Some(error) if error.is_incomplete_message() || error.is_closed() || is_reset(error) => {
+            let fault = Fault::new(FaultKind::UpstreamBroken).called(Called::Maybe);
+            let fault = fault.detail("the connection closed before an answer");
+            if served { fault.resendable() } else { fault }
         }
         Some(error) if error.is_parse() => Fault::new(FaultKind::UpstreamBroken)
             .called(Called::Yes)
@@ -214,68 +241,12 @@ fn fault_of(error: &Error) -> Fault {
     }
 }
 
-fn causes<'a>(error: &'a Error) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(error.source(), |error: &&'a (dyn std::error::Error + 'static)| (*error).source())
+fn is_reset(error: &hyper::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| matches!(cause.kind(), BrokenPipe | ConnectionAborted | ConnectionReset))
 }
 
-/// Connecting within a time, TLS included.
-mod connect {
-    use std::fmt;
-    use std::future::Future;
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-    use std::time::Duration;
-
-    use http::Uri;
-    use tower_service::Service;
-
-    type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-    /// A connector that gives up after `limit`.
-    #[derive(Clone)]
-    pub(super) struct Timed<C> {
-        connector: C,
-        limit: Duration,
-    }
-
-    /// Connecting took too long.
-    #[derive(Debug)]
-    pub(super) struct TimedOut;
-
-    impl<C> Timed<C> {
-        pub(super) fn new(connector: C, limit: Duration) -> Self {
-            Self { connector, limit }
-        }
-    }
-
-    impl fmt::Display for TimedOut {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("connecting took too long")
-        }
-    }
-
-    impl std::error::Error for TimedOut {}
-
-    impl<C> Service<Uri> for Timed<C>
-    where
-        C: Service<Uri, Error: Into<BoxError>, Future: Send + 'static> + Send,
-    {
-        type Response = C::Response;
-        type Error = BoxError;
-        type Future = Pin<Box<dyn Future<Output = Result<C::Response, BoxError>> + Send>>;
-
-        fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-            self.connector.poll_ready(cx).map_err(Into::into)
-        }
-
-        fn call(&mut self, uri: Uri) -> Self::Future {
-            let (connecting, limit) = (self.connector.call(uri), self.limit);
-            Box::pin(async move {
-                match tokio::time::timeout(limit, connecting).await {
-                    Ok(connected) => connected.map_err(Into::into),
-                    Err(_) => Err(TimedOut.into()),
-                }
-            })
-        }
-    }
+fn causes<'a>(error: &'a Error) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |error: &&'a (dyn std::error::Error + 'static)| (*error).source())
 }

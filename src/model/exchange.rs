@@ -43,10 +43,19 @@ pub struct Arrival {
     pub body: Body,
     /// Who is at the other end of the connection.
     pub peer: SocketAddr,
+    /// What it showed of itself when the connection began, verified.
+    pub certificate: Option<Arc<Certificate>>,
     /// When the head was complete.
     pub at: Moment,
     /// What is found out about it, for whoever reports on it.
     pub notes: Arc<Notes>,
+}
+
+/// What a client's certificate says of it, once verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// The DNS names in it, lower-case.
+    pub names: Vec<String>,
 }
 
 /// What is found out about a request on its way, kept for its report however it ends.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use http::header::{self, HeaderMap, HeaderName};
 use ring::hmac;
 
-use crate::model::exchange::ClientId;
+use crate::model::exchange::{Certificate, ClientId};
 use crate::model::secret::Secret;
 
 /// The field a client may present its key in, beside `Authorization: Bearer`.
@@ -17,6 +17,7 @@ pub const KEY_FIELD: HeaderName = HeaderName::from_static("x-tollgate-key");
 pub struct Clients {
     pepper: hmac::Key,
     by_digest: HashMap<[u8; 32], ClientId>,
+    by_certificate: HashMap<String, ClientId>,
     /// Whether callers without a key are served.
     anonymous: bool,
 }
@@ -36,22 +37,25 @@ impl Clients {
     /// The table of these clients; `pepper` is random and new for every process.
     pub fn new<'a>(
         keys: impl IntoIterator<Item = (&'a Secret, ClientId)>,
+        certificates: impl IntoIterator<Item = (String, ClientId)>,
         allow_anonymous: bool,
         pepper: &[u8; 32],
     ) -> Self {
         let pepper = hmac::Key::new(hmac::HMAC_SHA256, pepper);
         let by_digest: HashMap<_, _> =
             keys.into_iter().map(|(key, client)| (digest(&pepper, key.expose()), client)).collect();
-        Self { anonymous: allow_anonymous || by_digest.is_empty(), pepper, by_digest }
+        let by_certificate: HashMap<_, _> = certificates.into_iter().collect();
+        let nobody = by_digest.is_empty() && by_certificate.is_empty();
+        Self { anonymous: allow_anonymous || nobody, pepper, by_digest, by_certificate }
     }
 
-    /// Finds the sender and removes its key from `headers`, so that it goes nowhere else.
-    pub fn identify(&self, headers: &mut HeaderMap) -> Sender {
-        if self.by_digest.is_empty() {
-            headers.remove(KEY_FIELD);
+    /// Finds the sender and removes its key from `headers`, so that it goes nowhere else. A key goes before the
+    /// connection's certificate: whoever shows one means to be that client.
+    pub fn identify(&self, headers: &mut HeaderMap, certificate: Option<&Certificate>) -> Sender {
+        let own = headers.remove(KEY_FIELD);
+        if self.by_digest.is_empty() && self.by_certificate.is_empty() {
             return Sender::Known(ClientId(0));
         }
-        let own = headers.remove(KEY_FIELD);
         if let Some(key) = &own {
             return self.find(key.as_bytes()).map_or(Sender::Stranger, Sender::Known);
         }
@@ -62,10 +66,17 @@ impl Clients {
                 headers.remove(header::AUTHORIZATION);
                 Sender::Known(client)
             }
+            (_, None) if let Some(client) = certificate.and_then(|held| self.find_certificate(held)) => {
+                Sender::Known(client)
+            }
             (_, None) if self.anonymous => Sender::Known(ClientId(0)),
             (Some(_), None) => Sender::Stranger,
             (None, None) => Sender::Keyless,
         }
+    }
+
+    fn find_certificate(&self, certificate: &Certificate) -> Option<ClientId> {
+        certificate.names.iter().find_map(|name| self.by_certificate.get(name)).copied()
     }
 
     fn find(&self, key: &[u8]) -> Option<ClientId> {
@@ -95,8 +106,8 @@ mod tests {
     fn a_key_names_its_client_and_goes_no_further() {
         let keys =
             [(Secret::new(b"alpha".to_vec()), ClientId(1)), (Secret::new(b"beta".to_vec()), ClientId(2))];
-        let strict = Clients::new(keys.iter().map(|(key, id)| (key, *id)), false, &[7; 32]);
-        let open = Clients::new(keys.iter().map(|(key, id)| (key, *id)), true, &[7; 32]);
+        let strict = Clients::new(keys.iter().map(|(key, id)| (key, *id)), [], false, &[7; 32]);
+        let open = Clients::new(keys.iter().map(|(key, id)| (key, *id)), [], true, &[7; 32]);
         for (name, value, of_strict, of_open, left) in [
             ("x-tollgate-key", "alpha", Sender::Known(ClientId(1)), Sender::Known(ClientId(1)), false),
             ("authorization", "Bearer beta", Sender::Known(ClientId(2)), Sender::Known(ClientId(2)), false),
@@ -109,9 +120,27 @@ mod tests {
             for (clients, sender) in [(&strict, of_strict), (&open, of_open)] {
                 let mut headers = HeaderMap::new();
                 headers.insert(name, HeaderValue::from_static(value));
-                assert_eq!(clients.identify(&mut headers), sender, "{name}: {value}");
+                assert_eq!(clients.identify(&mut headers, None), sender, "{name}: {value}");
                 assert_eq!(headers.contains_key(name), left, "{name}: {value}");
             }
+        }
+    }
+
+    #[test]
+    fn a_certificate_names_its_client_where_no_key_does() {
+        let key = Secret::new(b"alpha".to_vec());
+        let clients =
+            Clients::new([(&key, ClientId(1))], [("billing.internal".into(), ClientId(2))], false, &[7; 32]);
+        let certificate = |name: &str| Certificate { names: vec!["other".into(), name.into()] };
+        let mut keyed = HeaderMap::new();
+        keyed.insert(KEY_FIELD, HeaderValue::from_static("alpha"));
+        for (headers, name, sender) in [
+            (HeaderMap::new(), "billing.internal", Sender::Known(ClientId(2))),
+            (HeaderMap::new(), "nobody.internal", Sender::Keyless),
+            (keyed, "billing.internal", Sender::Known(ClientId(1))),
+        ] {
+            let mut headers = headers;
+            assert_eq!(clients.identify(&mut headers, Some(&certificate(name))), sender, "{name}");
         }
     }
 }

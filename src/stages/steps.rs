@@ -27,7 +27,8 @@ impl Decide<Box<Arrival>> for Authenticate {
     type Out = Known;
 
     fn decide(&self, mut arrival: Box<Arrival>) -> Next<Known> {
-        let client = match self.clients.identify(&mut arrival.headers) {
+        let certificate = arrival.certificate.take();
+        let client = match self.clients.identify(&mut arrival.headers, certificate.as_deref()) {
             Sender::Known(client) => client,
             Sender::Keyless => {
                 return Next::refuse(Fault::new(FaultKind::ClientUnknown).detail(
@@ -146,7 +147,7 @@ impl Decide<Routed> for Understand {
         let Some(lens) = self.lenses.get(route.place()) else {
             return Next::refuse(FaultKind::NoSuchRoute);
         };
-        let Arrival { method, uri, headers, body, peer, at, notes } = *arrival;
+        let Arrival { method, uri, headers, body, peer, at, notes, .. } = *arrival;
         let (question, understood) = lens.reading.read(uri.path(), uri.query().unwrap_or_default());
         if let (Some(understood), Some(params)) = (&understood, &lens.reading.params) {
             let strict = self.strict.get(client.place()).is_some_and(|strict| *strict);

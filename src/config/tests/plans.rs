@@ -240,7 +240,7 @@ level = "info,tollgate=debug"
     let account = &plan.accounts[0];
     assert_eq!(account.headers[0].1.value.expose(), b"hunter2-file");
     assert_eq!((account.quota.len(), account.max_waiting, account.price), (2, 0, Some(1.0)));
-    assert_eq!((plan.upstreams[1].base_path.as_str(), plan.upstreams[1].extra_roots.len()), ("/base", 1));
+    assert_eq!((plan.upstreams[1].base_path.as_str(), plan.upstreams[1].tls.extra_roots.len()), ("/base", 1));
     assert_eq!(plan.upstreams[1].authority, "[::1]:8443");
     let client = &plan.clients[1];
     assert_eq!(client.rate_limit, Some(RateLimit { requests: 5, per: Duration::from_secs(1), burst: 5 }));

@@ -1,0 +1,115 @@
+//! HTTP/1.1 on one connection. What hyper leaves to its user is done here: how long a head may take, how long a
+//! connection may stand idle or refuse to be written to, and that draining answers every request whose first byte was
+//! read.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::Request;
+use http::header::{self, HeaderValue};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt as _;
+
+use super::listener::{Handler, Listener, Peer, Stream, draining};
+use super::tracked::{Doing, Overdue, Progress, Tracked, UnderWay};
+
+/// hyper takes no smaller buffer.
+const MIN_BUFFER: usize = 8 << 10;
+/// How long saying goodbye may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Said to a client whose head did not arrive in time (RFC 9110 §15.5.9).
+const SLOW_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+/// How a connection ended.
+enum Ended {
+    By(hyper::Result<()>),
+    Overdue(Overdue),
+}
+
+/// Serves a connection to its end.
+pub async fn serve<T: Stream, H: Handler>(
+    listener: &Listener,
+    io: Tracked<T>,
+    progress: Arc<Progress>,
+    peer: Peer,
+    handler: Arc<H>,
+) {
+    let (progress, peer, handler) = (&progress, &peer, &handler);
+    let service = service_fn(|request: Request<Incoming>| {
+        let under_way = UnderWay::alone(progress);
+        let request = listener.received(request);
+        async move {
+            let response = handler.handle(request, peer).await;
+            let mut response = response.map(|body| under_way.answer(body));
+            if *listener.drain.borrow() {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(listener.limits.max_headers)
+        .max_buf_size(listener.limits.max_head_bytes.max(MIN_BUFFER))
+        .serve_connection(TokioIo::new(io), service);
+    let patience = listener.patience();
+    let mut drain = listener.drain.clone();
+    let ended = {
+        let mut draining = std::pin::pin!(draining(&mut drain));
+        let mut timer = std::pin::pin!(tokio::time::sleep(patience.shortest()));
+        let (mut told, mut closing) = (false, false);
+        std::future::poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
+                    return Poll::Ready(Ended::By(result));
+                }
+                // Only now is it known that what the client has sent so far was read.
+                told = told || draining.as_mut().poll(cx).is_ready();
+                if told && !closing && matches!(progress.doing(), Doing::Idle(_)) {
+                    Pin::new(&mut connection).graceful_shutdown();
+                    closing = true;
+                    continue;
+                }
+                if timer.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                // The timer is not moved with every request: it looks again when the present state could end.
+                match patience.check(progress) {
+                    Ok(left) => timer.set(tokio::time::sleep(left)),
+                    Err(overdue) => return Poll::Ready(Ended::Overdue(overdue)),
+                }
+            }
+        })
+        .await
+    };
+    match ended {
+        Ended::By(Ok(())) | Ended::Overdue(Overdue::Idle) => {}
+        Ended::By(Err(error)) => listener.refused(reason(&error)),
+        Ended::Overdue(Overdue::Blocked) => listener.refused("blocked"),
+        Ended::Overdue(Overdue::Head) => {
+            listener.refused("slow-head");
+            let mut stream = connection.into_parts().io.into_inner();
+            let _ = tokio::time::timeout(FAREWELL, stream.write_all(SLOW_HEAD)).await;
+            let _ = tokio::time::timeout(FAREWELL, stream.shutdown()).await;
+        }
+    }
+}
+
+fn reason(error: &hyper::Error) -> &'static str {
+    if error.is_parse_too_large() {
+        "head-too-large"
+    } else if error.is_parse() {
+        "malformed"
+    } else if error.is_user() {
+        "answer-broken-off"
+    } else {
+        "client-left"
+    }
+}
