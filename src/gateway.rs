@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,6 +14,7 @@ use futures_util::FutureExt as _;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
 use ring::rand::{SecureRandom as _, SystemRandom};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -41,6 +42,15 @@ pub struct Gateway {
     environment: Arc<dyn Environment>,
     gate: TcpListener,
     admin: TcpListener,
+}
+
+/// Sockets that outlive the process (systemd's socket activation), in place of binding.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// For clients.
+    pub gate: Option<net::TcpListener>,
+    /// For operators.
+    pub admin: Option<net::TcpListener>,
 }
 
 /// Why a gate could not start. Nothing of it runs then.
@@ -92,10 +102,10 @@ impl Gateway {
     ///
     /// # Errors
     /// What stands in the way.
-    pub async fn bind(plan: Plan, environment: Arc<dyn Environment>) -> Result<Self, StartError> {
+    pub fn bind(plan: Plan, environment: Arc<dyn Environment>, given: Sockets) -> Result<Self, StartError> {
         let lasting = Lasting::new(&plan).map_err(StartError::Unprovisioned)?;
-        let gate = listen("server.listen", plan.server.listen).await?;
-        let admin = listen("admin.listen", plan.admin.listen).await?;
+        let gate = listen("server.listen", plan.server.listen, given.gate)?;
+        let admin = listen("admin.listen", plan.admin.listen, given.admin)?;
         let plan = Arc::new(ArcSwap::from_pointee(plan));
         Ok(Self { plan, lasting: Arc::new(lasting), environment, gate, admin })
     }
@@ -246,8 +256,29 @@ fn tls(plan: &Plan) -> Result<Option<Arc<rustls::ServerConfig>>, Unprovisioned> 
     Ok(config.map_err(|error| Unprovisioned::Tls(error.to_string()))?.map(Arc::new))
 }
 
-async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| StartError::Bind { key, address, error })
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// A listener on `address`, or the one that was `given` in its place.
+fn listen(
+    key: &'static str,
+    address: SocketAddr,
+    given: Option<net::TcpListener>,
+) -> Result<TcpListener, StartError> {
+    let listen = || {
+        if let Some(given) = given {
+            given.set_nonblocking(true)?;
+            return TcpListener::from_std(given);
+        }
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // A restarted gate takes its address over from connections that are still closing.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    listen().map_err(|error| StartError::Bind { key, address, error })
 }
 
 /// Waits for an order that ends a drain at once: any second one to drain or stop.

@@ -7,13 +7,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tollgate::config::plan::{Log, LogFormat, Plan};
 use tollgate::config::{self, Environment};
 use tollgate::demo::show::{Demo, Options};
 use tollgate::explain::{Explanation, Reader};
-use tollgate::gateway::{Gateway, Order, StartError};
+use tollgate::gateway::{Gateway, Order, Sockets, StartError};
 use tracing_subscriber::EnvFilter;
 
 /// One gate in front of a metered third-party API.
@@ -101,11 +102,12 @@ fn main() -> ExitCode {
 }
 
 fn serve(path: &Path) -> Result<ExitCode, Failure> {
+    forbid_core_dumps()?;
     let environment: Arc<dyn Environment> = Arc::new(config::System);
     let plan = load(path, environment.as_ref())?;
     log(&plan.log, environment.as_ref())?;
     runtime()?.block_on(async {
-        let gateway = Gateway::bind(plan, environment.clone()).await?;
+        let gateway = Gateway::bind(plan, environment.clone(), inherited()?)?;
         let (give, orders) = mpsc::channel(8);
         signals(give, Some(path.to_owned()), environment)?;
         ended(gateway.serve(orders).await)
@@ -181,6 +183,24 @@ fn log(log: &Log, environment: &dyn Environment) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The sockets that systemd passed on, if any: the first is the gate's, the second the admin listener's.
+fn inherited() -> Result<Sockets, Failure> {
+    let mut given = listenfd::ListenFd::from_env();
+    let mut take = |at| {
+        given
+            .take_tcp_listener(at)
+            .map_err(|error| Failure(format!("inherited socket {at} is no TCP listener: {error}")))
+    };
+    Ok(Sockets { gate: take(0)?, admin: take(1)? })
+}
+
+/// A core dump would hold every secret.
+fn forbid_core_dumps() -> Result<(), Failure> {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none)
+        .map_err(|error| Failure(format!("core dumps cannot be switched off: {error}")))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

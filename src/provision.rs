@@ -112,7 +112,8 @@ pub fn provision(
             clock: clock.clone(),
             tasks: lasting.tasks.clone(),
             active: lasting.metrics.flights.clone(),
-            max_waiters: MOST_WAITERS,
+            max_waiters_per_key: plan.server.max_waiters_per_key,
+            max_waiters: plan.server.max_waiters,
         },
         keep: KeepLayer {
             policies: plan.routes.iter().map(|route| route.cache.clone()).collect(),
@@ -142,8 +143,6 @@ pub fn provision(
     Ok((stages, upstreams))
 }
 
-/// The most clients that may wait for one flight.
-const MOST_WAITERS: usize = 10_000;
 /// How long a call may wait at an upstream without accounts.
 const NO_ACCOUNT_WAIT: Duration = Duration::from_secs(2);
 /// How many calls may wait at an upstream without accounts.

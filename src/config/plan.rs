@@ -71,6 +71,10 @@ pub struct Server {
     pub max_body_bytes: usize,
     /// The most connections at once.
     pub max_connections: usize,
+    /// The most requests that may wait for an upstream's answer to one question.
+    pub max_waiters_per_key: usize,
+    /// The most requests that may wait for upstreams in all.
+    pub max_waiters: usize,
     /// The most requests at once on one HTTP/2 connection.
     pub max_streams: u32,
     /// How long `/readyz` fails before listeners close.

@@ -52,6 +52,8 @@ impl Plan {
         page.size("max_target_bytes", server.max_target_bytes);
         page.size("max_body_bytes", server.max_body_bytes);
         page.line("max_connections", server.max_connections);
+        page.line("max_waiters_per_key", server.max_waiters_per_key);
+        page.line("max_waiters", server.max_waiters);
         page.line("max_streams", server.max_streams);
         page.duration("drain_delay", server.drain_delay);
         page.duration("drain_timeout", server.drain_timeout);

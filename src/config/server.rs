@@ -43,6 +43,8 @@ pub(super) fn server(mut table: Table<'_>, has_clients: bool, environment: &dyn 
         max_target_bytes: table.or("max_target_bytes", 8 * KIB, values::size(64..=max_head_bytes)),
         max_body_bytes: table.or("max_body_bytes", 8 * MIB, values::size(0..=GIB)),
         max_connections: table.or("max_connections", 16_384, values::count(1..=1_000_000)),
+        max_waiters_per_key: table.or("max_waiters_per_key", 10_000, values::count(1..=1_000_000)),
+        max_waiters: table.or("max_waiters", 20_000, values::count(1..=1_000_000)),
         max_streams: table.or("max_streams", 100, values::count(1..=10_000)),
         // A short drain keeps most of its time for the requests under way.
         drain_delay: table.or("drain_delay", Duration::from_secs(5).min(drain_timeout / 5), |item| {

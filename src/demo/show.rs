@@ -19,7 +19,7 @@ use super::tour::{Examples, tour};
 use super::traffic::{Service, Traffic};
 use crate::config::plan::Plan;
 use crate::config::{self, Environment, Mistakes};
-use crate::gateway::{Gateway, Order, StartError};
+use crate::gateway::{Gateway, Order, Sockets, StartError};
 use crate::rules::window::WindowRule;
 
 /// The shipped configuration.
@@ -95,7 +95,7 @@ impl Demo {
             .await
             .map_err(|error| DemoError::Upstream(options.upstream, error))?;
         adapt(&mut plan, &options, listener.local_addr().map_err(|_| DemoError::Address)?)?;
-        let gateway = Gateway::bind(plan, environment).await.map_err(DemoError::Gate)?;
+        let gateway = Gateway::bind(plan, environment, Sockets::default()).map_err(DemoError::Gate)?;
         let conversations = Conversations::generate(options.seed, Size::default());
         let examples = Examples::of(&conversations);
         let contacts: Vec<Contact> = conversations.contacts().to_vec();

@@ -120,6 +120,8 @@ faults! {
     UpstreamTimeout = GATEWAY_TIMEOUT, "upstream-timeout", Upstream, false, Warn, "The upstream did not answer in time.";
     /// The upstream failed so often in a row that it is left alone for a while.
     BreakerOpen = SERVICE_UNAVAILABLE, "breaker-open", Upstream, false, Info, "The upstream has failed repeatedly and is left alone for now.";
+    /// As many requests wait for answers as the gate takes on.
+    Overloaded = SERVICE_UNAVAILABLE, "overloaded", Gateway, false, Warn, "The gate has as many requests waiting as it takes on.";
     /// The gate is closing.
     Draining = SERVICE_UNAVAILABLE, "draining", Gateway, false, Info, "The gate is closing.";
     /// A mistake in this program: the request met a panic, or a flight that vanished.

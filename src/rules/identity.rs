@@ -61,17 +61,17 @@ impl Clients {
         }
         // `Authorization` may also be the upstream's affair; it is a client's key only if a client has that key.
         let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
-        match (bearer, bearer.and_then(|key| self.find(key))) {
-            (_, Some(client)) => {
-                headers.remove(header::AUTHORIZATION);
-                Sender::Known(client)
-            }
-            (_, None) if let Some(client) = certificate.and_then(|held| self.find_certificate(held)) => {
-                Sender::Known(client)
-            }
-            (_, None) if self.anonymous => Sender::Known(ClientId(0)),
-            (Some(_), None) => Sender::Stranger,
-            (None, None) => Sender::Keyless,
+        if let Some(client) = bearer.and_then(|key| self.find(key)) {
+            headers.remove(header::AUTHORIZATION);
+            return Sender::Known(client);
+        }
+        if let Some(client) = certificate.and_then(|held| self.find_certificate(held)) {
+            return Sender::Known(client);
+        }
+        match bearer {
+            _ if self.anonymous => Sender::Known(ClientId(0)),
+            Some(_) => Sender::Stranger,
+            None => Sender::Keyless,
         }
     }
 

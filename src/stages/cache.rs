@@ -219,7 +219,8 @@ fn failure(fetched: &Result<Answer, Fault>) -> Option<Stale> {
             FaultKind::UpstreamUnreachable | FaultKind::UpstreamTimeout => Some(Stale::Unreachable),
             FaultKind::UpstreamBroken | FaultKind::Internal => Some(Stale::UpstreamError),
             FaultKind::BreakerOpen => Some(Stale::Breaker),
-            FaultKind::QuotaExceeded | FaultKind::QueueFull => Some(Stale::Quota),
+            // A limit of the gate's own is told as a quota too: what matters is that nobody was asked.
+            FaultKind::QuotaExceeded | FaultKind::QueueFull | FaultKind::Overloaded => Some(Stale::Quota),
             FaultKind::UpstreamRefusedCredentials => Some(Stale::Paused),
             _ => None,
         },

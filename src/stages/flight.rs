@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub struct FlightLayer {
     /// How many are under way.
     pub active: IntGauge,
     /// The most clients that may wait for one flight.
+    pub max_waiters_per_key: usize,
+    /// The most clients that may wait in all; hits go on being served beside them.
     pub max_waiters: usize,
 }
 
@@ -45,6 +48,8 @@ pub struct FlightLayer {
 pub struct Flight<S> {
     given: FlightLayer,
     aloft: Arc<Aloft>,
+    /// How many clients wait in all.
+    waiting: AtomicUsize,
     /// Shared with the flights.
     inner: Arc<S>,
 }
@@ -60,7 +65,12 @@ impl<S> Layer<S> for FlightLayer {
 
     fn layer(&self, inner: S) -> Flight<S> {
         let aloft = Aloft { flights: Mutex::default(), active: self.active.clone() };
-        Flight { given: self.clone(), aloft: Arc::new(aloft), inner: Arc::new(inner) }
+        Flight {
+            given: self.clone(),
+            aloft: Arc::new(aloft),
+            waiting: AtomicUsize::new(0),
+            inner: Arc::new(inner),
+        }
     }
 }
 
@@ -104,6 +114,7 @@ enum Joined {
 
 impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
     async fn call(&self, fetch: Fetch) -> Result<Answer, Fault> {
+        let _counted = self.count()?;
         let Sharing::Shared { held } = fetch.sharing else {
             let deadline = fetch.deadline;
             return self
@@ -141,10 +152,10 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
                         && passenger
                         && waiting.deadline < fetch.deadline => {}
                 Some(Landing::Failed(fault)) => return Err(fault),
-                Some(Landing::Unshared) if let Some(own) = own => {
-                    return own.await.map_err(|_| FaultKind::Internal.into());
-                }
-                Some(Landing::Shared(..) | Landing::Unshared) | None => break,
+                Some(Landing::Shared(..) | Landing::Unshared) | None => match own {
+                    Some(own) => return own.await.map_err(|_| FaultKind::Internal.into()),
+                    None => break,
+                },
             }
         }
         let deadline = fetch.deadline;
@@ -154,15 +165,21 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
 }
 
 impl<S: Stage<Call> + 'static> Flight<S> {
+    fn count(&self) -> Result<Waits<'_>, Fault> {
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let waits = Waits(&self.waiting);
+        if before < self.given.max_waiters { Ok(waits) } else { Err(overloaded()) }
+    }
+
     fn join(&self, fetch: &Fetch, held: Option<Moment>) -> Result<Joined, Fault> {
         let key = &fetch.question.key;
         let mut flights = self.aloft.flights();
         let vacant = match flights.entry(key.clone()) {
             // The table holds one of the counted references itself.
             hash_map::Entry::Occupied(waiting)
-                if Arc::strong_count(&waiting.get().aboard) > self.given.max_waiters =>
+                if Arc::strong_count(&waiting.get().aboard) > self.given.max_waiters_per_key =>
             {
-                return Err(Fault::new(FaultKind::QueueFull).retry_after(Duration::from_secs(1)));
+                return Err(overloaded());
             }
             hash_map::Entry::Occupied(waiting) => return Ok(Joined::Passenger(waiting.get().clone())),
             hash_map::Entry::Vacant(vacant) => vacant,
@@ -256,6 +273,19 @@ impl Aloft {
     fn flights(&self) -> MutexGuard<'_, HashMap<Key, Waiting, BuildKeyHasher>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Counts a client for as long as it waits.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn overloaded() -> Fault {
+    Fault::new(FaultKind::Overloaded).retry_after(Duration::from_secs(1))
 }
 
 fn selects(entry: &Entry, sent: &HeaderMap) -> bool {

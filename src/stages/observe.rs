@@ -286,7 +286,7 @@ impl Drop for Report {
         }
         let id = self.notes.id.to_str().unwrap_or_default();
         let (route, client) = (meters.name(), meters.client(client));
-        let millis = |duration: Duration| duration.as_secs_f64() * 1000.0;
+        let millis = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         tracing::info!(
             target: "tollgate::request",
             id,
