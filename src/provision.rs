@@ -7,8 +7,8 @@ use std::time::Duration;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use ring::digest;
 
-use crate::config::Environment;
-use crate::config::plan::{Account as AccountPlan, Plan, Route as RoutePlan};
+use crate::config::plan::{Account as AccountPlan, Credential, Plan, Route as RoutePlan};
+use crate::config::{Environment, Place};
 use crate::edge::upstream::{UpstreamSettings, Upstreams};
 use crate::lasting::{Lasting, Unprovisioned};
 use crate::model::Secret;
@@ -26,9 +26,8 @@ use crate::stages::keep::KeepLayer;
 use crate::stages::observe::{ObserveLayer, Reports};
 use crate::stages::quota::{CallMeters, Purse, QuotaLayer};
 use crate::stages::steps::{Authenticate, Lane, Lens, LimitClient, OwnPages, Route, Understand};
-use crate::state::limits::{AddressLimit, Budget, ClientLimit};
 use crate::state::metrics::RouteMeters;
-use crate::state::quota::{Account, AccountRules, Ceiling};
+use crate::state::quota::{Account, Ceiling, Terms};
 
 /// Provisions `plan`: the stages, and the innermost one.
 ///
@@ -64,7 +63,6 @@ pub fn provision(
         .zip(0..)
         .filter_map(|(client, at)| Some((client.certificate.clone()?, ClientId(at))));
     let routes = plan.routes.iter().zip(0..).map(|(route, at)| (route.path.clone(), RouteId(at)));
-    let (purses, vaults) = accounts(plan, lasting, environment);
     let upstreams = plan.upstreams.iter().map(|upstream| UpstreamSettings {
         scheme: upstream.scheme.clone(),
         authority: upstream.authority.clone(),
@@ -78,6 +76,8 @@ pub fn provision(
     let by_route = plan.routes.iter().map(|route| route.upstream).collect();
     let upstreams = Upstreams::new(upstreams, by_route, clock.clone())
         .map_err(|error| Unprovisioned::Tls(error.to_string()))?;
+    // Last, since it is the one thing here that what already runs can see.
+    let (purses, vaults) = accounts(plan, lasting, environment);
     let stages = Stages {
         observe: ObserveLayer { reports: Arc::new(reports) },
         authenticate: Authenticate {
@@ -96,9 +96,9 @@ pub fn provision(
             declared: plan
                 .clients
                 .iter()
-                .map(|client| Some(ClientLimit::new(client.rate_limit?, clock)))
+                .map(|client| Some(lasting.client_limit(&client.name, client.rate_limit?)))
                 .collect(),
-            addresses: plan.server.rate_limit.map(|limit| Arc::new(AddressLimit::new(limit, clock))),
+            addresses: plan.server.rate_limit.map(|limit| lasting.address_limit(limit)),
         },
         cache: CacheLayer {
             routes: plan.routes.iter().map(|route| cache_rules(plan, route)).collect(),
@@ -135,7 +135,11 @@ pub fn provision(
         },
         quota: QuotaLayer {
             purses,
-            budgets: plan.clients.iter().map(|client| Some(Budget::new(client.budget?, clock))).collect(),
+            budgets: plan
+                .clients
+                .iter()
+                .map(|client| Some(lasting.budget(&client.name, client.budget?)))
+                .collect(),
             clock: clock.clone(),
         },
         credentials: CredentialsLayer { vaults },
@@ -174,27 +178,25 @@ fn accounts(plan: &Plan, lasting: &Lasting, environment: &Arc<dyn Environment>) 
         .map(|account| {
             let label = label(plan, account);
             let name = (plan.upstreams[account.upstream].name.clone(), account.name.clone());
-            let rules = AccountRules {
-                windows: account.quota.clone(),
+            let terms = Terms {
                 max_wait: account.max_wait,
                 max_waiting: account.max_waiting,
+                ceiling: ceilings[account.upstream].clone(),
             };
-            let quota = lasting.account(name, rules, &label, &ceilings[account.upstream]);
+            let quota = lasting.account(name, &account.quota, terms, &label);
             (purse(&label, account.upstream, quota), vault(account, environment))
         })
         .collect();
     let routes = plan.routes.iter().map(|route| match route.account.and_then(|at| held.get(at)) {
         Some((purse, vault)) => (purse.clone(), Some(vault.clone())),
         None => {
-            let rules = AccountRules {
-                windows: Vec::new(),
+            let upstream = &plan.upstreams[route.upstream];
+            let terms = Terms {
                 max_wait: NO_ACCOUNT_WAIT,
                 max_waiting: NO_ACCOUNT_WAITING,
+                ceiling: ceilings[route.upstream].clone(),
             };
-            let upstream = &plan.upstreams[route.upstream];
-            let name = (upstream.name.clone(), String::new());
-            let ceiling = &ceilings[route.upstream];
-            let account = lasting.account(name, rules, "none", ceiling);
+            let account = lasting.account((upstream.name.clone(), String::new()), &[], terms, "none");
             (purse("none", route.upstream, account), None)
         }
     });
@@ -237,9 +239,9 @@ fn vault(account: &AccountPlan, environment: &Arc<dyn Environment>) -> Arc<Vault
         query.iter().map(|(name, held)| (name.clone(), held.value.clone())).collect(),
     );
     Vault::new(first, move || {
-        let headers =
-            headers.iter().map(|(name, held)| Some((name.clone(), held.reload(environment.as_ref())?)));
-        let query = query.iter().map(|(name, held)| Some((name.clone(), held.reload(environment.as_ref())?)));
+        let again = |held: &Credential, place| held.reload(environment.as_ref(), place);
+        let headers = headers.iter().map(|(name, held)| Some((name.clone(), again(held, Place::Header)?)));
+        let query = query.iter().map(|(name, held)| Some((name.clone(), again(held, Place::Query)?)));
         Some(held(headers.collect::<Option<_>>()?, query.collect::<Option<_>>()?))
     })
 }

@@ -94,23 +94,43 @@ pub(super) fn log(mut table: Table<'_>) -> Log {
     log
 }
 
-/// What `tracing_subscriber::EnvFilter` reads. It takes any single word for the name of a module, so that a misspelt
-/// level would silence the log; here a single word is a level.
 fn level(item: &Item<'_>) -> Result<String, Wrong> {
-    let expected = "off, error, warn, info, debug, trace, or directives such as \"info,tollgate=debug\"";
-    let levels = ["off", "error", "warn", "info", "debug", "trace"];
-    let text = item.text(expected)?;
+    let text = item.text(EXPECTED_LEVEL)?;
+    match check_level(text) {
+        Ok(()) => Ok(text.into()),
+        Err((what, near)) => Err(Wrong::new(what, EXPECTED_LEVEL).near(near)),
+    }
+}
+
+const EXPECTED_LEVEL: &str =
+    "off, error, warn, info, debug, trace, or directives such as \"info,tollgate=debug\"";
+
+/// Whether `text` is what `tracing_subscriber::EnvFilter` reads, and meant so: it takes any single word for the name of
+/// a module, so that a misspelt level would silence the log; here a single word is a level.
+fn check_level(text: &str) -> Result<(), (String, Option<&'static str>)> {
+    let levels: [&'static str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     for part in text.split(',') {
         let level = part.rsplit('=').next().unwrap_or_default().trim().to_ascii_lowercase();
         if !levels.contains(&level.as_str()) {
             let near = super::mistakes::nearest(&level, levels);
-            return Err(Wrong::new(format!("{} is no level", values::quoted(part)), expected).near(near));
+            return Err((format!("{} is no level", values::quoted(part)), near));
         }
     }
     match tracing_subscriber::EnvFilter::builder().parse(text) {
-        Ok(_) => Ok(text.into()),
-        Err(_) => Err(Wrong::new(format!("{} is no filter", values::quoted(text)), expected)),
+        Ok(_) => Ok(()),
+        Err(_) => Err((format!("{} is no filter", values::quoted(text)), None)),
     }
+}
+
+/// Checks a log level that stands elsewhere than in a configuration.
+///
+/// # Errors
+/// What is wrong with it and what was expected.
+pub fn log_level(text: &str) -> Result<(), String> {
+    check_level(text).map_err(|(what, near)| {
+        let near = near.map(|near| format!(" (did you mean `{near}`?)")).unwrap_or_default();
+        format!("{what}; expected {EXPECTED_LEVEL}{near}")
+    })
 }
 
 /// `[cache]`

@@ -53,11 +53,12 @@ pub async fn serve<T: Stream, H: Handler>(
             Ok::<_, Infallible>(response)
         }
     });
+    let limits = **listener.limits.load();
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(None)
-        .max_headers(listener.limits.max_headers)
-        .max_buf_size(listener.limits.max_head_bytes.max(MIN_BUFFER))
+        .max_headers(limits.max_headers)
+        .max_buf_size(limits.max_head_bytes.max(MIN_BUFFER))
         .serve_connection(TokioIo::new(io), service);
     let patience = listener.patience();
     let mut drain = listener.drain.clone();

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
@@ -28,7 +28,7 @@ use crate::state::clock::Clock;
 use crate::state::tasks::Tasks;
 
 /// A listener's limits.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// How long a request's head may take, from its first byte.
     pub header_timeout: Duration,
@@ -51,8 +51,8 @@ pub struct Limits {
 /// What a listener works with.
 #[derive(Debug, Clone)]
 pub struct Listener {
-    /// Its limits.
-    pub limits: Limits,
+    /// Its limits; replaced by a reload, for connections that begin after it.
+    pub limits: Arc<ArcSwap<Limits>>,
     /// TLS; replaced by a reload. `None`: clear text.
     pub tls: Arc<ArcSwapOption<rustls::ServerConfig>>,
     /// The time.
@@ -126,7 +126,9 @@ impl Listener {
     }
 
     fn admit<H: Handler>(&self, stream: TcpStream, peer: SocketAddr, handler: &Arc<H>) {
-        if usize::try_from(self.connections.get()).is_ok_and(|open| open >= self.limits.max_connections) {
+        if usize::try_from(self.connections.get())
+            .is_ok_and(|open| open >= self.limits.load().max_connections)
+        {
             self.refused("too-many");
             if self.tls.load().is_none() {
                 // Into an empty send buffer it fits at once, or not at all.
@@ -152,7 +154,7 @@ impl Listener {
             return self.sniff(Tracked::new(stream, progress.clone()), progress, peer, handler).await;
         };
         let accepting = TlsAcceptor::from(tls).accept(stream);
-        let Ok(Ok(stream)) = tokio::time::timeout(self.limits.header_timeout, accepting).await else {
+        let Ok(Ok(stream)) = tokio::time::timeout(self.limits.load().header_timeout, accepting).await else {
             return self.refused("tls");
         };
         let connection = stream.get_ref().1;
@@ -200,7 +202,7 @@ impl Listener {
 
     /// How long each state of a connection may last.
     pub fn patience(&self) -> Patience {
-        let Limits { header_timeout, body_timeout, idle_timeout, .. } = self.limits;
+        let Limits { header_timeout, body_timeout, idle_timeout, .. } = **self.limits.load();
         Patience { head: header_timeout, blocked: body_timeout, idle: idle_timeout }
     }
 
@@ -214,7 +216,7 @@ impl Listener {
         request.map(|incoming| match incoming.is_end_stream() {
             true => Body::Empty,
             false => {
-                let Limits { body_timeout, max_body_bytes, .. } = self.limits;
+                let Limits { body_timeout, max_body_bytes, .. } = **self.limits.load();
                 Body::stream(Arriving::new(incoming, body_timeout, (), Some(max_body_bytes)))
             }
         })

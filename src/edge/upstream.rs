@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
 
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
 use http_body::Body as _;
@@ -152,6 +152,8 @@ impl Stage<Signed<Grant>> for Upstreams {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
+        // "… an HTTP-to-HTTP gateway MUST send an appropriate Via header field in each inbound request" (RFC 9110 §7.6.3).
+        request.headers_mut().insert(header::VIA, HeaderValue::from_static("1.1 tollgate"));
         let sent = self.clock.now();
         grant.sent();
         let connection = capture_connection(&mut request);

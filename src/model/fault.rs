@@ -106,6 +106,10 @@ faults! {
     ClientLimit = TOO_MANY_REQUESTS, "client-limit", Quota, false, Info, "This client asks more often than it may.";
     /// The account's quota is spent and waiting would not help in time.
     QuotaExceeded = TOO_MANY_REQUESTS, "quota-exceeded", Quota, false, Info, "The account's quota is spent for now.";
+    /// The client has caused as many upstream calls as it may.
+    BudgetSpent = TOO_MANY_REQUESTS, "budget-spent", Quota, false, Info, "This client has caused as many upstream calls as it may for now.";
+    /// The answer did not come within the time the client gave.
+    ClientTimeout = GATEWAY_TIMEOUT, "client-timeout", Client, false, Info, "The answer did not come within the client's own time.";
     /// As many asks as may wait for the account already do.
     QueueFull = SERVICE_UNAVAILABLE, "queue-full", Quota, false, Warn, "Too many requests wait for the account.";
     /// The client allowed answers from the cache alone and there is none.

@@ -105,14 +105,50 @@ pub enum Refusal {
     VaryStar,
     /// The request carried credentials of the client's own, and the response does not allow sharing.
     Credentials,
-    /// `Set-Cookie` under an operator's `ttl`.
+    /// `Set-Cookie` beside a `private` that the operator set aside.
     Cookie,
     /// Nothing says how long it is fresh, and it cannot be validated.
     NoLifetime,
 }
 
-/// Whether a response with `status` and `headers` to `method` with `sent` may be kept.
+/// Whether a response with `status` and `headers` to `method` with `sent` may be kept, or at least shared.
 pub fn admit(
+    policy: &Policy,
+    (method, sent): (&Method, &HeaderMap),
+    (status, headers): (StatusCode, &HeaderMap),
+    wall: SystemTime,
+) -> Admission {
+    match judge(policy, (method, sent), (status, headers), wall) {
+        Admission::Refuse(refusal) if is_shared_failure(refusal, sent, (status, headers)) => Admission::Share,
+        admission => admission,
+    }
+}
+
+/// Whether an error that is not kept may be told to everyone who waits for it: each would only make the same call again
+/// to learn the same. Not what speaks of one requester; and `no-store` sets aside only for an upstream that fails,
+/// which a herd would otherwise finish off.
+fn is_shared_failure(
+    refusal: Refusal,
+    sent: &HeaderMap,
+    (status, headers): (StatusCode, &HeaderMap),
+) -> bool {
+    let failing = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+    let about_the_question =
+        status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 407 | 428 | 431);
+    let about_one = headers.contains_key(header::SET_COOKIE) || own_credentials(sent);
+    !about_one
+        && match refusal {
+            Refusal::NoLifetime | Refusal::Status => failing || about_the_question,
+            Refusal::NoStore => failing,
+            _ => false,
+        }
+}
+
+fn own_credentials(sent: &HeaderMap) -> bool {
+    sent.contains_key(header::AUTHORIZATION) || sent.contains_key(header::COOKIE)
+}
+
+fn judge(
     policy: &Policy,
     (method, sent): (&Method, &HeaderMap),
     (status, headers): (StatusCode, &HeaderMap),
@@ -127,7 +163,7 @@ pub fn admit(
         return Refuse(Refusal::Method);
     }
     // Statuses that speak of one moment or one requester; 206 and 304 are parts, not wholes.
-    if status.is_informational() || matches!(status.as_u16(), 206 | 304 | 428 | 431 | 511) {
+    if status.is_informational() || matches!(status.as_u16(), 206 | 304 | 428 | 429 | 431 | 511) {
         return Refuse(Refusal::Status);
     }
     let said = Directives::from_headers(headers, &header::CACHE_CONTROL);
@@ -142,17 +178,14 @@ pub fn admit(
     }
     // "if the cache is shared: the Authorization header field is not present in the request … or a response directive
     // is present that explicitly allows shared caching" (§3, §3.5). A forwarded Cookie is treated alike.
-    let own_credentials = sent.contains_key(header::AUTHORIZATION) || sent.contains_key(header::COOKIE);
+    let own_credentials = own_credentials(sent);
     if own_credentials && !(said.public || said.must_revalidate || said.s_maxage.is_some()) {
         return Refuse(Refusal::Credentials);
     }
     let Some(selectors) = selectors(headers, sent) else { return Refuse(Refusal::VaryStar) };
     let lifetime = explicit_lifetime(&said, headers, wall);
     let ttl = policy.ttl_of(status).filter(|_| !own_credentials && may_extend(status));
-    // A response that sets a cookie is about one client; only the upstream's own word shares it.
-    if lifetime.is_none() && headers.contains_key(header::SET_COOKIE) {
-        return Refuse(Refusal::Cookie);
-    }
+    // The operator may share what is marked private; a response that also sets a cookie is about one client indeed.
     if said.private && headers.contains_key(header::SET_COOKIE) {
         return Refuse(Refusal::Cookie);
     }
@@ -164,10 +197,6 @@ pub fn admit(
         while_revalidating: said.stale_while_revalidate,
         if_error: said.stale_if_error,
     };
-    // Not RFC 9111's affair: whoever waits for the same call would only make it again to learn the same.
-    if status == StatusCode::TOO_MANY_REQUESTS || (lifetime.is_none() && status.is_server_error()) {
-        return Admission::Share;
-    }
     // Kept only where it could be given out at least once.
     let stated = lifetime.is_some() || ttl.is_some();
     let useful = lifetime_of(policy, status, &facts, ttl) + stale_allowance(policy, &facts);
@@ -175,6 +204,15 @@ pub fn admit(
         return Refuse(Refusal::NoLifetime);
     }
     Admission::Keep { facts, initial_age: initial_age(headers, wall), selectors }
+}
+
+/// Whether `held` is worth more than an error that came in its place: it may still be given out stale.
+pub fn outlives_an_error(policy: &Policy, held: &Entry, now: Moment) -> bool {
+    !held.status.is_server_error()
+        && match decide(policy, held, None, now) {
+            Verdict::Fresh { .. } | Verdict::FreshenMeanwhile { .. } => true,
+            Verdict::Fetch { over, if_error, .. } => over < if_error,
+        }
 }
 
 /// What to do with a held response.
@@ -305,7 +343,9 @@ fn explicit_lifetime(said: &Directives, headers: &HeaderMap, wall: SystemTime) -
 
 /// "corrected_initial_age" (§4.2.3), the response delay being nothing beside a second.
 fn initial_age(headers: &HeaderMap, wall: SystemTime) -> Duration {
+    // Dates count whole seconds: a part of one is no age.
     let apparent = wall.duration_since(date_of(headers, wall)).unwrap_or_default();
+    let apparent = Duration::from_secs(apparent.as_secs());
     let stated = headers
         .get(header::AGE)
         .and_then(|value| value.to_str().ok()?.split(',').next()?.trim().parse().ok())

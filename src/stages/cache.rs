@@ -102,7 +102,7 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
                     Verdict::FreshenMeanwhile { over } => {
                         let reason = entry.failing(now).unwrap_or(Stale::Revalidating);
                         self.freshen(&ask, rules, &entry, now);
-                        return Ok(hit(entry, now, -seconds(over), Some(reason)));
+                        return Ok(hit(entry, now, seconds_over(over), Some(reason)));
                     }
                     Verdict::Fetch { over, if_error, if_unreachable } => {
                         let why = if over.is_zero() { Why::Request } else { Why::Stale };
@@ -127,10 +127,9 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
             (_, true) => Sharing::Alone { keep: true },
             _ => Sharing::Shared { held: fallback.as_ref().map(|fallback| fallback.entry.arrived) },
         };
-        let deadline = ask.deadline;
         let fetched = self.forward(ask, rules, why, sharing).await;
         match fallback {
-            Some(fallback) => self.or_stale(fetched, &fallback, deadline),
+            Some(fallback) => self.or_stale(fetched, &fallback),
             None => fetched,
         }
     }
@@ -171,6 +170,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
         self.given.tasks.spawn(async move {
             let fetched = Box::pin(below.call(refresh)).await;
             if let Some(reason) = failure(&fetched)
+                && speaks_for_others(&fetched)
                 && let Found::Entry(entry) = store.find(&key, |name| forwarded.get(name))
             {
                 entry.refresh_failed(reason, clock.now() + FAILURE_SPEAKS_FOR);
@@ -179,18 +179,10 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
     }
 
     /// The stale entry in place of a failure, for as long as it may serve.
-    fn or_stale(
-        &self,
-        fetched: Result<Answer, Fault>,
-        fallback: &Fallback,
-        deadline: Moment,
-    ) -> Result<Answer, Fault> {
+    fn or_stale(&self, fetched: Result<Answer, Fault>, fallback: &Fallback) -> Result<Answer, Fault> {
         let Some(reason) = failure(&fetched) else { return fetched };
         let now = self.given.clock.now();
-        // A client that ran out of patience says nothing of the upstream.
-        let upstream_failed =
-            !matches!(&fetched, Err(fault) if fault.kind == FaultKind::UpstreamTimeout && now >= deadline);
-        if upstream_failed {
+        if speaks_for_others(&fetched) {
             fallback.entry.refresh_failed(reason, now + FAILURE_SPEAKS_FOR);
         }
         fallback.answer(now, reason).map_or(fetched, Ok)
@@ -203,7 +195,7 @@ impl Fallback {
             Stale::Unreachable | Stale::Breaker => self.if_unreachable,
             _ => self.if_error,
         };
-        (self.over < allowed).then(|| hit(self.entry.clone(), now, -seconds(self.over), Some(reason)))
+        (self.over < allowed).then(|| hit(self.entry.clone(), now, seconds_over(self.over), Some(reason)))
     }
 }
 
@@ -216,15 +208,25 @@ fn failure(fetched: &Result<Answer, Fault>) -> Option<Stale> {
             _ => None,
         },
         Err(fault) => match fault.kind {
-            FaultKind::UpstreamUnreachable | FaultKind::UpstreamTimeout => Some(Stale::Unreachable),
+            FaultKind::UpstreamUnreachable | FaultKind::UpstreamTimeout | FaultKind::ClientTimeout => {
+                Some(Stale::Unreachable)
+            }
             FaultKind::UpstreamBroken | FaultKind::Internal => Some(Stale::UpstreamError),
             FaultKind::BreakerOpen => Some(Stale::Breaker),
             // A limit of the gate's own is told as a quota too: what matters is that nobody was asked.
-            FaultKind::QuotaExceeded | FaultKind::QueueFull | FaultKind::Overloaded => Some(Stale::Quota),
+            FaultKind::QuotaExceeded
+            | FaultKind::BudgetSpent
+            | FaultKind::QueueFull
+            | FaultKind::Overloaded => Some(Stale::Quota),
             FaultKind::UpstreamRefusedCredentials => Some(Stale::Paused),
             _ => None,
         },
     }
+}
+
+/// Whether a failure would have met anybody: a client whose patience or budget ended says nothing of the upstream.
+fn speaks_for_others(fetched: &Result<Answer, Fault>) -> bool {
+    !matches!(fetched, Err(fault) if matches!(fault.kind, FaultKind::ClientTimeout | FaultKind::BudgetSpent))
 }
 
 fn fetch(ask: Ask, rules: &CacheRules, why: Why, sharing: Sharing) -> Fetch {
@@ -250,4 +252,9 @@ fn hit(entry: Arc<Entry>, now: Moment, ttl: i64, stale: Option<Stale>) -> Answer
 
 fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Seconds by which a lifetime is over, begun ones counted: what is stale never shows `ttl=0`.
+fn seconds_over(duration: Duration) -> i64 {
+    -seconds(duration + Duration::from_nanos(999_999_999)).max(1)
 }

@@ -16,7 +16,7 @@ use tower_layer::Layer;
 use super::Stage;
 use crate::model::cache_status::CacheStatus;
 use crate::model::entry::Entry;
-use crate::model::exchange::{Answer, Call, Content, Fetch, Sharing, Timing};
+use crate::model::exchange::{Answer, Call, ClientId, Content, Fetch, Sharing, Timing};
 use crate::model::fault::Called;
 use crate::model::key::{BuildKeyHasher, Key};
 use crate::model::{Fault, FaultKind, Moment};
@@ -87,6 +87,8 @@ struct Waiting {
     landing: watch::Receiver<Option<Landing>>,
     /// Until when its call waits for a grant.
     deadline: Moment,
+    /// Whose call it is.
+    client: ClientId,
     /// Counts who waits.
     aboard: Arc<()>,
 }
@@ -147,10 +149,8 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
                     return Ok(Answer { content: Content::Held(entry, age), cache, timing });
                 }
                 // A call that gave up waiting sooner than this client would.
-                Some(Landing::Failed(fault))
-                    if fault.kind == FaultKind::QuotaExceeded
-                        && passenger
-                        && waiting.deadline < fetch.deadline => {}
+                Some(Landing::Failed(fault)) if passenger && is_about_the_pilot(&fault, &waiting, &fetch) => {
+                }
                 Some(Landing::Failed(fault)) => return Err(fault),
                 Some(Landing::Shared(..) | Landing::Unshared) | None => match own {
                     Some(own) => return own.await.map_err(|_| FaultKind::Internal.into()),
@@ -192,7 +192,8 @@ impl<S: Stage<Call> + 'static> Flight<S> {
         }
         let (land, landing) = watch::channel(None);
         let (give, own) = oneshot::channel();
-        let waiting = Waiting { landing, deadline: fetch.deadline, aboard: Arc::default() };
+        let waiting =
+            Waiting { landing, deadline: fetch.deadline, client: fetch.client, aboard: Arc::default() };
         vacant.insert(waiting.clone());
         drop(flights);
         self.take_off(fetch, land, give);
@@ -292,9 +293,19 @@ fn selects(entry: &Entry, sent: &HeaderMap) -> bool {
     entry.is_selected_by(|name| sent.get(name))
 }
 
+/// Whether a failure speaks of the client whose call it was and not of this one: its patience was shorter, or its budget
+/// is spent.
+fn is_about_the_pilot(fault: &Fault, waiting: &Waiting, fetch: &Fetch) -> bool {
+    match fault.kind {
+        FaultKind::QuotaExceeded => waiting.deadline < fetch.deadline,
+        FaultKind::BudgetSpent => waiting.client != fetch.client,
+        _ => false,
+    }
+}
+
 /// The client's patience ended; its flight goes on for the others.
 fn out_of_patience() -> Fault {
-    Fault::new(FaultKind::UpstreamTimeout)
+    Fault::new(FaultKind::ClientTimeout)
         .called(Called::Maybe)
         .detail("the answer did not come within the client's time")
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use http::header;
+use http::header::{self, HeaderMap};
 use http_body::Body as _;
 use tower_layer::Layer;
 
@@ -18,10 +18,10 @@ use crate::model::cache_status::CacheStatus;
 use crate::model::entry::{Entry, Facts};
 use crate::model::exchange::{Answer, Call, Content, Passed};
 use crate::model::fault::Called;
-use crate::model::{Fault, FaultKind, Fields};
+use crate::model::{Fault, FaultKind, Fields, Key};
 use crate::rules::reuse::{self, Admission, Policy};
 use crate::state::clock::Clock;
-use crate::state::store::Store;
+use crate::state::store::{Found, Store};
 
 /// The layer.
 #[derive(Debug, Clone)]
@@ -73,12 +73,16 @@ impl<S: Stage<Call>> Stage<Call> for Keep<S> {
             return Ok(answer);
         };
         let wall = self.given.clock.wall();
-        let (facts, initial_age, selectors, kept) =
-            match reuse::admit(policy, (&Method::GET, &sent), (passed.status, &passed.headers), wall) {
-                Admission::Keep { facts, initial_age, selectors } => (facts, initial_age, selectors, true),
-                Admission::Share => (Facts::default(), Duration::ZERO, Box::default(), false),
-                Admission::Refuse(_) => return Ok(answer),
-            };
+        let admission = reuse::admit(policy, (&Method::GET, &sent), (passed.status, &passed.headers), wall);
+        let (facts, initial_age, selectors, kept) = match admission {
+            Admission::Keep { facts, initial_age, selectors } => {
+                let kept =
+                    !(passed.status.is_server_error() && self.holds_better(policy, &question.key, &sent));
+                (facts, initial_age, selectors, kept)
+            }
+            Admission::Share => (Facts::default(), Duration::ZERO, Box::default(), false),
+            Admission::Refuse(_) => return Ok(answer),
+        };
         let bytes =
             match collect(std::mem::take(&mut passed.body), self.given.max_entry_bytes, &self.given.arriving)
                 .await
@@ -94,7 +98,8 @@ impl<S: Stage<Call>> Stage<Call> for Keep<S> {
         // What belongs to one delivery is made anew for each; the body's length is known by the body.
         headers.remove(header::AGE);
         headers.remove(header::CONTENT_LENGTH);
-        if kept && policy.ttl.is_some() {
+        // Under the operator's `ttl` every client of the account shares the answer; a cookie is about one.
+        if policy.ttl.is_some() {
             headers.remove(header::SET_COOKIE);
         }
         let parts = (*status, Fields::from_map(headers), bytes);
@@ -107,6 +112,14 @@ impl<S: Stage<Call>> Stage<Call> for Keep<S> {
         }
         answer.content = Content::Held(entry, initial_age);
         Ok(answer)
+    }
+}
+
+impl<S> Keep<S> {
+    /// Whether an answer is held that an error must not replace.
+    fn holds_better(&self, policy: &Policy, key: &Key, sent: &HeaderMap) -> bool {
+        let found = self.given.store.find(key, |name| sent.get(name));
+        matches!(found, Found::Entry(held) if reuse::outlives_an_error(policy, &held, self.given.clock.now()))
     }
 }
 

@@ -57,7 +57,7 @@ pub struct QuotaLayer {
     /// Who pays for each route, by place.
     pub purses: Arc<[Purse]>,
     /// What each client may cause, by place.
-    pub budgets: Arc<[Option<Budget>]>,
+    pub budgets: Arc<[Option<Arc<Budget>>]>,
     /// The time.
     pub clock: Clock,
 }
@@ -99,7 +99,7 @@ impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
             purse.account.acquire(call.deadline).await.map_err(|refused| fault(refused, &purse.name))?;
         let waited = self.given.clock.now().since(began);
         // After the grant: what is not sent is not counted. An unused grant gives its place back.
-        budget.map_or(Ok(()), Budget::spend).map_err(over_budget)?;
+        budget.map_or(Ok(()), |budget| budget.spend()).map_err(over_budget)?;
         let mut begun = Begun(Some(&purse.meters));
         let mut result = self.inner.call(Granted { call, grant }).await;
         begun.0 = None;
@@ -133,7 +133,7 @@ fn outcome(result: &Result<Answer, Fault>) -> &'static str {
 }
 
 fn over_budget((retry_after, rule): (Duration, WindowRule)) -> Fault {
-    Fault::new(FaultKind::QuotaExceeded)
+    Fault::new(FaultKind::BudgetSpent)
         .detail(format!("this client may cause {} upstream calls in {:?}", rule.requests, rule.per))
         .member("policy", "budget")
         .retry_after(retry_after)

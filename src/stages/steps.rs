@@ -193,7 +193,7 @@ fn not_understood(refusal: &Refusal, params: &Params) -> Fault {
 #[derive(Debug, Clone)]
 pub struct LimitClient {
     /// The declared clients' limits, by place.
-    pub declared: Arc<[Option<ClientLimit>]>,
+    pub declared: Arc<[Option<Arc<ClientLimit>>]>,
     /// Everybody else's, by address.
     pub addresses: Option<Arc<AddressLimit>>,
 }

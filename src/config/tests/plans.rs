@@ -269,7 +269,7 @@ fn a_secret_is_read_again() {
     later.files.insert("secret", b"rotated\r\n".to_vec());
     let reload = |client: usize, environment: &Fake| {
         let key = plan.clients[client].key.as_ref().expect("has a key");
-        key.reload(environment).map(|secret| secret.expose().to_vec())
+        key.reload(environment, crate::config::Place::Header).map(|secret| secret.expose().to_vec())
     };
     assert_eq!(reload(1, &later), Some(b"rotated".to_vec()));
     assert_eq!(reload(2, &later), Some(b"literal".to_vec()));
