@@ -38,9 +38,8 @@ impl Explanation {
                 .zip(&plan.routes)
                 .map(|(at, route)| (route.path.clone(), crate::model::exchange::RouteId(at))),
         );
-        let route = routes
-            .find(uri.path())
-            .and_then(|at| plan.routes.get(at.place()).map(|route| (at, route)));
+        let route =
+            routes.find(uri.path()).and_then(|at| plan.routes.get(at.place()).map(|route| (at, route)));
         let Some((at, route)) = route else {
             let paths: Vec<_> = plan.routes.iter().map(|route| route.path.to_string()).collect();
             return Ok(Self(json!({

@@ -15,7 +15,7 @@ use tower_layer::Layer;
 use super::Stage;
 use crate::model::cache_status::CacheStatus;
 use crate::model::entry::Entry;
-use crate::model::exchange::{Answer, Call, Content, Fetch, Sharing, Timing};
+use crate::model::exchange::{Answer, Call, ClientId, Content, Fetch, Sharing, Timing};
 use crate::model::fault::Called;
 use crate::model::key::{BuildKeyHasher, Key};
 use crate::model::{Fault, FaultKind, Moment};
@@ -77,6 +77,8 @@ struct Waiting {
     landing: watch::Receiver<Option<Landing>>,
     /// Until when its call waits for a grant.
     deadline: Moment,
+    /// Whom its call is charged to.
+    client: ClientId,
     /// Counts who waits.
     aboard: Arc<()>,
 }
@@ -135,11 +137,12 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
                     }
                     return Ok(Answer { content: Content::Held(entry, age), cache, timing });
                 }
-                // A call that gave up waiting sooner than this client would.
+                // A call that gave up waiting sooner than this client would, or that was charged to somebody else:
+                // another client's empty budget says nothing of this one's.
                 Some(Landing::Failed(fault))
                     if fault.kind == FaultKind::QuotaExceeded
                         && passenger
-                        && waiting.deadline < fetch.deadline => {}
+                        && (waiting.deadline < fetch.deadline || waiting.client != fetch.client) => {}
                 Some(Landing::Failed(fault)) => return Err(fault),
                 Some(Landing::Unshared) if let Some(own) = own => {
                     return own.await.map_err(|_| FaultKind::Internal.into());
@@ -175,7 +178,8 @@ impl<S: Stage<Call> + 'static> Flight<S> {
         }
         let (land, landing) = watch::channel(None);
         let (give, own) = oneshot::channel();
-        let waiting = Waiting { landing, deadline: fetch.deadline, aboard: Arc::default() };
+        let waiting =
+            Waiting { landing, deadline: fetch.deadline, client: fetch.client, aboard: Arc::default() };
         vacant.insert(waiting.clone());
         drop(flights);
         self.take_off(fetch, land, give);

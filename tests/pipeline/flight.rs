@@ -57,7 +57,9 @@ async fn a_failure_is_told_to_everyone_once_and_remembered_by_nobody() {
     ] {
         let world = World::new(&Config::default());
         let played = act.clone();
-        world.upstream.plays(move |heard| if heard.n == 1 { played.clone() } else { reply(200, "well").into() });
+        world
+            .upstream
+            .plays(move |heard| if heard.n == 1 { played.clone() } else { reply(200, "well").into() });
         let got = all(world.crowd(16, "/r").await).await;
         assert_eq!(world.calls(), 1, "{act:?}");
         for got in got {
@@ -218,7 +220,8 @@ async fn every_line_of_a_field_selects() {
         let lines: Vec<_> = lines.map(|line| line.to_str().unwrap()).collect();
         reply(200, lines.join(", ")).with("vary", "accept")
     });
-    let ask = |lines: &[&str]| lines.iter().fold(world.get("/r"), |ask, line| ask.with("accept", line)).send();
+    let ask =
+        |lines: &[&str]| lines.iter().fold(world.get("/r"), |ask, line| ask.with("accept", line)).send();
     assert_eq!(ask(&["a/a", "b/b"]).await.text(), "a/a, b/b");
     assert_eq!(ask(&["a/a", "c/c"]).await.text(), "a/a, c/c");
     assert_eq!(ask(&["a/a"]).await.text(), "a/a");
@@ -229,21 +232,24 @@ async fn every_line_of_a_field_selects() {
 /// Between a client's look at the store and its look at the flights, somebody else's flight may land.
 #[tokio::test(start_paused = true)]
 async fn what_lands_between_the_two_looks_is_found() {
-    let world = World::new(&Config { cache: "ttl = \"30s\"\nstale_while_revalidate = \"60s\"", ..Config::default() });
+    let world =
+        World::new(&Config { cache: "ttl = \"30s\"\nstale_while_revalidate = \"60s\"", ..Config::default() });
     world.upstream.plays(|heard| reply(200, format!("#{}", heard.n)).after(s(1)));
     let crowd = world.crowd(2, "/r").await;
     pass(ms(1)).await;
     // Whoever asks at the very moment of the landing finds a flight, or its entry; never neither.
-    let late: Vec<_> = (0..50).map(|at| {
-        let ask = world.get("/r");
-        tokio::spawn(async move {
-            tokio::time::sleep(ms(999)).await;
-            for _ in 0..at {
-                tokio::task::yield_now().await;
-            }
-            ask.send().await
+    let late: Vec<_> = (0..50)
+        .map(|at| {
+            let ask = world.get("/r");
+            tokio::spawn(async move {
+                tokio::time::sleep(ms(999)).await;
+                for _ in 0..at {
+                    tokio::task::yield_now().await;
+                }
+                ask.send().await
+            })
         })
-    }).collect();
+        .collect();
     assert!(all(crowd).await.iter().chain(&all(late).await).all(|got| got.text() == "#1"));
     assert_eq!(world.calls(), 1);
     world.quiet().await;

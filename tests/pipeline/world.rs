@@ -343,7 +343,8 @@ impl World {
     pub(crate) fn tweaked(config: &Config, tweak: impl FnOnce(&mut Stages)) -> Self {
         let files = Arc::new(Files::default());
         files.write("key", "hunter2-key");
-        let plan = load(&config.to_toml(), "test.toml", files.as_ref()).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let plan =
+            load(&config.to_toml(), "test.toml", files.as_ref()).unwrap_or_else(|wrong| panic!("{wrong}"));
         let mut lasting = Lasting::new(&plan).unwrap();
         lasting.clock = Clock::dated(SystemTime::UNIX_EPOCH + DATE);
         let upstream = Arc::new(Upstream {
