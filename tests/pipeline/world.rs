@@ -78,6 +78,10 @@ impl Files {
     pub(crate) fn write(&self, name: &str, text: &str) {
         self.0.lock().unwrap().insert(name.into(), text.into());
     }
+
+    pub(crate) fn remove(&self, name: &str) {
+        self.0.lock().unwrap().remove(name);
+    }
 }
 
 impl Environment for Files {
@@ -339,9 +343,20 @@ impl World {
         Self::tweaked(config, |_| {})
     }
 
+    /// A world with these files beside `key`.
+    pub(crate) fn with_files(config: &Config, more: &[(&str, &str)]) -> Self {
+        let files = Files::default();
+        more.iter().for_each(|(name, text)| files.write(name, text));
+        Self::of(config, files, |_| {})
+    }
+
     /// A world some of whose stages are given something else than `provision` would give them.
     pub(crate) fn tweaked(config: &Config, tweak: impl FnOnce(&mut Stages)) -> Self {
-        let files = Arc::new(Files::default());
+        Self::of(config, Files::default(), tweak)
+    }
+
+    fn of(config: &Config, files: Files, tweak: impl FnOnce(&mut Stages)) -> Self {
+        let files = Arc::new(files);
         files.write("key", "hunter2-key");
         let plan =
             load(&config.to_toml(), "test.toml", files.as_ref()).unwrap_or_else(|wrong| panic!("{wrong}"));
