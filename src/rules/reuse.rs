@@ -356,3 +356,6 @@ fn selectors(headers: &HeaderMap, sent: &HeaderMap) -> Option<Selectors> {
     }
     Some(selectors.into())
 }
+
+#[cfg(test)]
+mod tests;

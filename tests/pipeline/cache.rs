@@ -346,7 +346,7 @@ async fn another_plan_acts_on_what_is_held() {
         "ttl = \"100s\"\nttl_overrides = [\"private\"]\nstale_while_revalidate = \"50s\"",
     ));
     world.upstream.plays(|heard| {
-        let private = heard.target.contains("private").then_some("private").unwrap_or_default();
+        let private = if heard.target.contains("private") { "private" } else { "" };
         reply(200, "x").with("cache-control", private)
     });
     world.get("/r").send().await;
