@@ -182,12 +182,19 @@ fn judge(
     if own_credentials && !(said.public || said.must_revalidate || said.s_maxage.is_some()) {
         return Refuse(Refusal::Credentials);
     }
+    // Neither does a `ttl`, nor a word set aside, ever answer for such a request: only a lifetime of the upstream's own.
+    if own_credentials && (said.no_cache || said.private) {
+        return Refuse(Refusal::Credentials);
+    }
     let Some(selectors) = selectors(headers, sent) else { return Refuse(Refusal::VaryStar) };
     let lifetime = explicit_lifetime(&said, headers, wall);
     let ttl = policy.ttl_of(status).filter(|_| !own_credentials && may_extend(status));
     // The operator may share what is marked private; a response that also sets a cookie is about one client indeed.
     if said.private && headers.contains_key(header::SET_COOKIE) {
         return Refuse(Refusal::Cookie);
+    }
+    if own_credentials && lifetime.is_some_and(|lifetime| lifetime.is_zero()) {
+        return Refuse(Refusal::Credentials);
     }
     let facts = Facts {
         lifetime,
@@ -228,7 +235,7 @@ pub enum Verdict {
         /// How long its lifetime has been over.
         over: Duration,
     },
-    /// Fetch; if that fails, it may be given out while `over` is at most `allowed`.
+    /// Fetch; if that fails, it may be given out while `over` is less than what is allowed.
     Fetch {
         /// How long its lifetime has been over.
         over: Duration,
@@ -272,6 +279,9 @@ pub fn decide(policy: &Policy, entry: &Entry, asked: Option<&Directives>, now: M
         return Verdict::Fresh { left: lifetime - age };
     }
     let over = age - lifetime;
+    if is_refused(policy, &entry.facts) {
+        return Verdict::Fetch { over, if_error: Duration::ZERO, if_unreachable: Duration::ZERO };
+    }
     if over < stale_while_revalidate(policy, &entry.facts) {
         return Verdict::FreshenMeanwhile { over };
     }
@@ -284,7 +294,7 @@ fn lifetime_of(policy: &Policy, status: StatusCode, facts: &Facts, ttl: Option<D
     let aside = policy.overrides;
     let capped = |lifetime: Duration| policy.max_ttl.map_or(lifetime, |most| lifetime.min(most));
     // An answer stored while the word was set aside is not fresh under a plan that no longer does.
-    if facts.private && !aside.private {
+    if is_refused(policy, facts) {
         return Duration::ZERO;
     }
     // "no-cache … MUST NOT be used to satisfy any other request without … successful validation" (§5.2.2.4).
@@ -298,6 +308,11 @@ fn lifetime_of(policy: &Policy, status: StatusCode, facts: &Facts, ttl: Option<D
     }
 }
 
+/// Whether `admit` would not keep it today: it was stored under a plan that set `private` aside.
+fn is_refused(policy: &Policy, facts: &Facts) -> bool {
+    facts.private && !policy.overrides.private
+}
+
 /// `ttl` never extends these: they speak of one requester or of a passing failure.
 fn may_extend(status: StatusCode) -> bool {
     !(status.is_server_error() || matches!(status.as_u16(), 401 | 403))
@@ -305,6 +320,10 @@ fn may_extend(status: StatusCode) -> bool {
 
 /// The route's word, else the upstream's unless it forbids stale answers (RFC 5861 §3).
 fn stale_while_revalidate(policy: &Policy, facts: &Facts) -> Duration {
+    // "no-cache … MUST NOT be used … without … successful validation" (§5.2.2.4): meanwhile is without.
+    if facts.no_cache && !policy.overrides.no_cache {
+        return Duration::ZERO;
+    }
     stated(policy.stale_while_revalidate, facts.while_revalidating, facts)
 }
 
@@ -377,3 +396,6 @@ fn selectors(headers: &HeaderMap, sent: &HeaderMap) -> Option<Selectors> {
     }
     Some(selectors.into())
 }
+
+#[cfg(test)]
+mod tests;

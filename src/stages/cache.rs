@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use http::header;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use tower_layer::Layer;
 
 use super::Stage;
@@ -67,13 +67,15 @@ impl<S> Layer<S> for CacheLayer {
 /// An entry that is too old, and how long it may still serve when the upstream fails.
 struct Fallback {
     entry: Arc<Entry>,
+    looked: Moment,
+    /// How long its lifetime was over when it was looked at.
     over: Duration,
     if_error: Duration,
     if_unreachable: Duration,
 }
 
 impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
-    async fn call(&self, ask: Ask) -> Result<Answer, Fault> {
+    async fn call(&self, mut ask: Ask) -> Result<Answer, Fault> {
         let Some(rules) = self.given.routes.get(ask.route.place()) else {
             return Err(FaultKind::NoSuchRoute.into());
         };
@@ -82,6 +84,7 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
             let why = if rules.policy.enabled { Why::Method } else { Why::Bypass };
             return self.forward(ask, rules, why, Sharing::Alone { keep: false }).await;
         }
+        one_line_each(&mut ask.headers);
         let said = Directives::from_headers(&ask.headers, &header::CACHE_CONTROL);
         let may_refresh = self.given.may_refresh.get(ask.client.place()).is_some_and(|may| *may);
         let found =
@@ -89,6 +92,10 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
         let (fallback, why) = match found {
             Found::Nothing => (None, Why::UriMiss),
             Found::OtherVariant => (None, Why::VaryMiss),
+            // Who is somebody to the upstream is not given what only the operator's word shares.
+            Found::Entry(entry) if own_credentials(&ask, rules) && !is_shared_by_upstream(&entry) => {
+                (None, Why::VaryMiss)
+            }
             Found::Entry(entry) => {
                 let now = self.given.clock.now();
                 let mut policy = &rules.policy;
@@ -105,8 +112,11 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
                         return Ok(hit(entry, now, seconds_over(over), Some(reason)));
                     }
                     Verdict::Fetch { over, if_error, if_unreachable } => {
-                        let why = if over.is_zero() { Why::Request } else { Why::Stale };
-                        (Some(Fallback { entry, over, if_error, if_unreachable }), why)
+                        // At the very end of its lifetime it is over by nothing, and stale nevertheless.
+                        let wished =
+                            policy.honour_request_directives && (said.no_cache || said.max_age.is_some());
+                        let why = if over.is_zero() && wished { Why::Request } else { Why::Stale };
+                        (Some(Fallback { entry, looked: now, over, if_error, if_unreachable }), why)
                     }
                 }
             }
@@ -124,6 +134,10 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
         }
         let sharing = match (&ask.method, own_credentials(&ask, rules)) {
             (&Method::HEAD, _) => Sharing::Alone { keep: false },
+            // "a cache MUST NOT store any part of either this request or any response to it" (RFC 9111 §5.2.1.5).
+            _ if said.no_store && may_refresh && rules.policy.honour_request_directives => {
+                Sharing::Alone { keep: false }
+            }
             (_, true) => Sharing::Alone { keep: true },
             _ => Sharing::Shared { held: fallback.as_ref().map(|fallback| fallback.entry.arrived) },
         };
@@ -195,7 +209,9 @@ impl Fallback {
             Stale::Unreachable | Stale::Breaker => self.if_unreachable,
             _ => self.if_error,
         };
-        (self.over < allowed).then(|| hit(self.entry.clone(), now, seconds_over(self.over), Some(reason)))
+        // The call that failed took its time.
+        let over = self.over + now.since(self.looked);
+        (over < allowed).then(|| hit(self.entry.clone(), now, seconds_over(over), Some(reason)))
     }
 }
 
@@ -239,6 +255,32 @@ fn own_credentials(ask: &Ask, rules: &CacheRules) -> bool {
     [header::AUTHORIZATION, header::COOKIE]
         .iter()
         .any(|name| rules.forwarding.sent(&ask.headers, name).is_some())
+}
+
+/// Whether the upstream's own words let an entry be given to a request with credentials (RFC 9111 §3.5): a lifetime
+/// of its own, and nothing that a route has to set aside.
+fn is_shared_by_upstream(entry: &Entry) -> bool {
+    let facts = &entry.facts;
+    facts.lifetime.is_some_and(|lifetime| !lifetime.is_zero()) && !facts.private && !facts.no_cache
+}
+
+/// Several lines of a field are one list (RFC 9110 §5.3), so that comparing the one line compares them all.
+fn one_line_each(headers: &mut HeaderMap) {
+    if headers.len() == headers.keys_len() {
+        return;
+    }
+    let names: Vec<HeaderName> = headers.keys().cloned().collect();
+    for name in names {
+        let lines: Vec<&[u8]> = headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
+        if lines.len() < 2 {
+            continue;
+        }
+        // "if there are multiple Cookie header fields … concatenated using … `; `" (RFC 9113 §8.2.3).
+        let comma: &[u8] = if name == header::COOKIE { b"; " } else { b", " };
+        if let Ok(line) = HeaderValue::from_bytes(&lines.join(comma)) {
+            headers.insert(name, line);
+        }
+    }
 }
 
 fn hit(entry: Arc<Entry>, now: Moment, ttl: i64, stale: Option<Stale>) -> Answer {

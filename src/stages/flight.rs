@@ -148,7 +148,7 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
                     }
                     return Ok(Answer { content: Content::Held(entry, age), cache, timing });
                 }
-                // A call that gave up waiting sooner than this client would.
+                // A call that says something of its own client alone: its patience, or its empty budget.
                 Some(Landing::Failed(fault)) if passenger && is_about_the_pilot(&fault, &waiting, &fetch) => {
                 }
                 Some(Landing::Failed(fault)) => return Err(fault),

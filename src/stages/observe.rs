@@ -100,6 +100,8 @@ impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
         {
             headers.insert(UNDERSTOOD, understood);
         }
+        // Of a body that is not there, or that HEAD leaves out, nothing will be read.
+        report.whole = body.is_empty() || report.method == http::Method::HEAD;
         let mut response = Response::new(Reported { body, report: Some(report) });
         *response.status_mut() = status;
         *response.headers_mut() = headers;

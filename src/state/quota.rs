@@ -144,11 +144,11 @@ impl Account {
         let began = self.clock.now();
         let terms = self.terms.load_full();
         let deadline = deadline.min(began + terms.max_wait);
-        self.rest().admit(began).map_err(|retry_after| Refused::Resting { retry_after })?;
+        self.may_be_asked(began)?;
         let line = self.join_line(terms.max_waiting)?;
         if line.ahead == 0
             && let Ok(permit) = terms.ceiling.0.clone().try_acquire_owned()
-            && let Some(grant) = self.try_spend(permit)
+            && let Some(grant) = self.try_spend(permit)?
         {
             self.meters.waits.observe(0.0);
             return Ok(grant);
@@ -157,7 +157,8 @@ impl Account {
         let left = deadline.since(self.clock.now());
         let grant = match tokio::time::timeout(left, self.wait_in_line(deadline, &terms.ceiling)).await {
             Ok(grant) => grant,
-            Err(_) => Err(self.is_worth_waiting(0, deadline).err().unwrap_or(Refused::Busy)),
+            // Whoever comes back stands behind everybody who still waits.
+            Err(_) => Err(self.is_worth_waiting(self.others(), deadline).err().unwrap_or(Refused::Busy)),
         };
         self.meters.waits.observe(self.clock.now().since(began).as_secs_f64());
         grant
@@ -196,7 +197,7 @@ impl Account {
             // Registered before looking, so that a slot freed between the two is not missed.
             freed.as_mut().enable();
             let Ok(permit) = ceiling.0.clone().acquire_owned().await else { return Err(Refused::Busy) };
-            if let Some(grant) = self.try_spend(permit) {
+            if let Some(grant) = self.try_spend(permit)? {
                 return Ok(grant);
             }
             self.is_worth_waiting(0, deadline)?;
@@ -223,16 +224,31 @@ impl Account {
         }
     }
 
-    fn try_spend(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Option<Grant> {
+    /// Whether the account rests, without taking the place of the next probe.
+    fn may_be_asked(&self, now: Moment) -> Result<(), Refused> {
+        let mut rest = *self.rest();
+        rest.admit(now).map_err(|retry_after| Refused::Resting { retry_after })
+    }
+
+    /// A grant if every window has a slot; nothing for those who wait once the account has come to rest.
+    fn try_spend(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Result<Option<Grant>, Refused> {
         let now = self.clock.now();
         let mut windows = self.windows();
         if windows.iter_mut().any(|window| window.remaining(now) == 0) {
-            return None;
+            self.may_be_asked(now)?;
+            return Ok(None);
         }
+        // Last, because whoever passes here while the account rests is its one probe.
+        self.rest().admit(now).map_err(|retry_after| Refused::Resting { retry_after })?;
         windows.iter_mut().for_each(Window::begin);
         self.report(&mut windows);
         self.meters.permits.inc();
-        Some(Grant { account: self.clone(), state: GrantState::Unsent, _permit: permit })
+        Ok(Some(Grant { account: self.clone(), state: GrantState::Unsent, _permit: permit }))
+    }
+
+    /// How many wait beside the one who asks.
+    fn others(&self) -> usize {
+        self.waiting.load(Ordering::Acquire).saturating_sub(1)
     }
 
     fn join_line(&self, max_waiting: usize) -> Result<InLine<'_>, Refused> {
