@@ -1,9 +1,9 @@
 //! A client of few words: it sends the bytes it is given and reads one answer at a time, as it was sent.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::wire::{self, Headers};
 use super::within;
@@ -46,6 +46,14 @@ impl Client {
         let stream = stream.unwrap_or_else(|e| panic!("no connection to {address}: {e}"));
         stream.set_nodelay(true).unwrap();
         Self { stream, buffer: Vec::new() }
+    }
+
+    /// From another of this machine's own addresses, such as `127.0.0.2`.
+    pub async fn connect_from(from: IpAddr, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(from, 0)).unwrap();
+        let stream = within("a connection", socket.connect(address)).await;
+        Self { stream: stream.unwrap(), buffer: Vec::new() }
     }
 
     /// Whether anybody listens there.
