@@ -79,26 +79,14 @@ impl Client {
 
     /// Sends a request as [`Client::request`] does, and reads nothing yet.
     pub async fn ask(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) {
-        let mut message = format!("{method} {target} HTTP/1.1\r\n").into_bytes();
-        let mut field = |name: &str, value: &str| {
-            message.extend_from_slice(name.as_bytes());
-            message.extend_from_slice(b": ");
-            message.extend_from_slice(value.as_bytes());
-            message.extend_from_slice(b"\r\n");
-        };
-        let given = |name: &str| headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
-        if !given("host") {
-            field("Host", "gate.example");
-        }
-        if !body.is_empty() && !given("content-length") && !given("transfer-encoding") {
-            field("Content-Length", &body.len().to_string());
-        }
-        for (name, value) in headers {
-            field(name, value);
-        }
-        message.extend_from_slice(b"\r\n");
-        message.extend_from_slice(body);
-        self.send(&message).await;
+        self.send(&message(method, target, headers, body)).await;
+    }
+
+    /// `GET target`; `None` if the peer closes before it has answered.
+    pub async fn try_get(&mut self, target: &str) -> Option<Answer> {
+        let message = message("GET", target, &[], b"");
+        within("the peer to read", self.stream.write_all(&message)).await.ok()?;
+        self.try_read("GET").await
     }
 
     /// Sends exactly these bytes.
@@ -170,6 +158,29 @@ impl Answer {
     pub fn contains(&self, text: &str) -> bool {
         String::from_utf8_lossy(&self.head).contains(text) || self.text().contains(text)
     }
+}
+
+fn message(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut message = format!("{method} {target} HTTP/1.1\r\n").into_bytes();
+    let mut field = |name: &str, value: &str| {
+        message.extend_from_slice(name.as_bytes());
+        message.extend_from_slice(b": ");
+        message.extend_from_slice(value.as_bytes());
+        message.extend_from_slice(b"\r\n");
+    };
+    let given = |name: &str| headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
+    if !given("host") {
+        field("Host", "gate.example");
+    }
+    if !body.is_empty() && !given("content-length") && !given("transfer-encoding") {
+        field("Content-Length", &body.len().to_string());
+    }
+    for (name, value) in headers {
+        field(name, value);
+    }
+    message.extend_from_slice(b"\r\n");
+    message.extend_from_slice(body);
+    message
 }
 
 fn status(line: &str) -> u16 {

@@ -38,6 +38,12 @@ pub struct Gate {
     folder: TempDir,
 }
 
+/// The program with any words on its command line, running. Killed when dropped.
+pub struct Program {
+    child: Child,
+    lines: Lines,
+}
+
 /// A command that has ended: `check`, `explain`, or a `serve` that did not come up.
 #[derive(Debug)]
 pub struct Finished {
@@ -221,8 +227,7 @@ impl Gate {
 
     /// Sends a signal by name: `TERM`, `INT`, `HUP`, `KILL`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
-        assert!(status.expect("the command kill").success(), "no process to send {name} to");
+        send(name, self.child.id());
     }
 
     /// Waits until the process has ended by itself.
@@ -237,6 +242,37 @@ impl Gate {
             assert!(Instant::now() < deadline, "the gate closed its output and goes on");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+impl Program {
+    /// Starts `tollgate WORDS…` in an empty environment.
+    pub fn start(words: &[&str]) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.args(words).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {PROGRAM}: {e}"));
+        let (lines, sink) = Lines::new();
+        drain(&mut child, sink);
+        Self { child, lines }
+    }
+
+    /// Everything printed so far.
+    pub fn lines(&self) -> &Lines {
+        &self.lines
+    }
+
+    /// Sends a signal by name, and waits until the process has ended.
+    pub async fn end(&mut self, signal: &str) -> ExitStatus {
+        send(signal, self.child.id());
+        within("the program to end", self.lines.end()).await;
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -278,6 +314,11 @@ pub fn listening(lines: &[String], listener: &str) -> Option<SocketAddr> {
             .then(|| says("address")?.parse().ok())
             .flatten()
     })
+}
+
+fn send(signal: &str, process: u32) {
+    let status = Command::new("kill").arg(format!("-{signal}")).arg(process.to_string()).status();
+    assert!(status.expect("the command kill").success(), "no process to send {signal} to");
 }
 
 /// Whether bytes, or connections, wait to be read at a local address (proc(5), `/proc/net/tcp`).
