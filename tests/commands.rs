@@ -114,11 +114,8 @@ async fn wrong_words_and_settings_are_refused() {
     for words in [&["serve", "--confg", "x"][..], &["nonsense"], &["explain"], &["demo", "--listen", "here"]]
     {
         let finished = gate::run(words).await;
-        assert_eq!(
-            (finished.status.code(), finished.stderr.contains("Usage")),
-            (Some(2), true),
-            "{finished:?}"
-        );
+        assert_eq!(finished.status.code(), Some(2), "{finished:?}");
+        assert!(finished.stderr.contains("--help"), "{finished:?}");
     }
     let version = gate::run(&["--version"]).await;
     assert_eq!(version.stdout, concat!("tollgate ", env!("CARGO_PKG_VERSION"), "\n"));
