@@ -167,7 +167,7 @@ async fn what_cannot_be_shared_is_not_and_nobody_queues_for_it() {
         .await;
         upstream.hold();
         let mut clients = crowd(&gate, CLIENTS, target).await;
-        assert_eq!(upstream.count(), 1, "{name}: {value}");
+        assert_eq!(upstream.seen(1).await.len(), 1, "{name}: {value}");
         upstream.release();
         upstream.seen(CLIENTS).await;
         everybody.fire();

@@ -92,8 +92,11 @@ fn members(list: Option<&str>) -> Vec<&str> {
     members
 }
 
+/// The parameter that is named, and the declared name nearest to it.
+type Refused = (&'static str, Option<&'static str>);
+
 /// What strict handling makes of queries: `None` where they pass.
-const STRICT: [(&str, Option<(&str, Option<&str>)>); 10] = [
+const STRICT: [(&str, Option<Refused>); 10] = [
     ("page=1&per_page=20", None),
     ("PAGE=2.0&Per-Page=%2020&phone_number=+33+6+12+34+56+78", None),
     ("page=abc", Some(("page", None))),

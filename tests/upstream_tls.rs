@@ -16,6 +16,7 @@ async fn gate(url: &str, tls: &str, authority: &Authority) -> Gate {
         r#"
 [upstreams.u]
 url = "{url}/base"
+connect_timeout = "500ms"
 {tls}
 [upstreams.u.accounts.a]
 headers.api-key = {{ env = "KEY" }}
