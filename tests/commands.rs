@@ -219,8 +219,9 @@ async fn every_line_of_the_demos_tour_does_what_it_promises() {
         let kind = if command.contains("Tollgate-Timeout") {
             let codes: Vec<&str> = printed.split_whitespace().collect();
             let count = |code: &str| codes.iter().filter(|printed| **printed == code).count();
-            assert_eq!(count("200") + count("429"), 25, "{printed}");
-            assert!(count("200") > 0 && count("429") > 0, "{printed}");
+            // On a machine too busy to answer within the header's time a 504 is the truth; it must not be the rule.
+            assert_eq!(count("200") + count("429") + count("504"), 25, "{printed}");
+            assert!(count("200") > count("504") && count("429") >= 10, "{printed}");
             "limit"
         } else if command.contains("/metrics") {
             has("tollgate_cache_results_total{result=\"hit\",route=\"conversation-messages\"}");
