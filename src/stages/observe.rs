@@ -100,6 +100,8 @@ impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
         {
             headers.insert(UNDERSTOOD, understood);
         }
+        // A body that nobody will ask for is whole already.
+        report.whole = report.method == http::Method::HEAD || body.is_end_stream();
         let mut response = Response::new(Reported { body, report: Some(report) });
         *response.status_mut() = status;
         *response.headers_mut() = headers;
