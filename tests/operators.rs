@@ -177,6 +177,7 @@ async fn each_request_is_one_line_that_names_nobody() {
         assert_eq!(line["route"], if is_routed { "conversation-messages" } else { "none" }, "{line}");
         assert_eq!(line["client"], if *result == "client-unknown" { "unknown" } else { "billing" }, "{line}");
         assert_eq!(line["upstream_ms"].as_f64().is_some(), *result == "miss", "{line}");
+        assert_eq!(line["whole"], true, "{line}");
         assert!(
             line["timestamp"].is_string() && line["method"].is_string() && line["wait_ms"].is_number(),
             "{line}"
