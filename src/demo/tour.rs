@@ -65,7 +65,7 @@ pub fn tour(gate: SocketAddr, admin: SocketAddr, examples: &Examples) -> String 
             "25 questions at once, on an account that allows 10 calls a second: the gate refuses what it may not spend \
              (without the header they would wait their turn).",
             format!(
-                "curl -sZ --parallel-max 25 -o /dev/null -w '%{{http_code}} ' -H 'Tollgate-Timeout: 0.3' \
+                "curl -sZ --parallel-immediate -o /dev/null -w '%{{http_code}} ' -H 'Tollgate-Timeout: 0.5' \
                  '{list}?per_page=100&page=[1-{pages}]'; echo"
             ),
         ),

@@ -38,6 +38,8 @@ const OURS: [HeaderName; 8] = [
     HeaderName::from_static("x-tollgate-key"),
 ];
 
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
 /// A route's rule for request fields: what it allows, and the names its credentials take.
 #[derive(Debug, Clone)]
 pub struct Forwarding {
@@ -51,6 +53,18 @@ impl Forwarding {
     /// The fields of a request that go upstream.
     pub fn of(&self, headers: &HeaderMap) -> HeaderMap {
         forwardable(headers, &self.allowed, &self.credentials)
+    }
+
+    /// The same for a request by an unsafe method: by its `Idempotency-Key` the upstream knows a repetition, so that
+    /// field passes wherever such requests do.
+    pub fn of_unsafe(&self, headers: &HeaderMap) -> HeaderMap {
+        let mut forwarded = self.of(headers);
+        if let Some(key) = headers.get(IDEMPOTENCY_KEY)
+            && may_cross(&IDEMPOTENCY_KEY, &connection_options(headers), &self.credentials)
+        {
+            forwarded.insert(IDEMPOTENCY_KEY, key.clone());
+        }
+        forwarded
     }
 
     /// What goes upstream of the field `name`: the same as in [`Forwarding::of`], without making a map.

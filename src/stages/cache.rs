@@ -247,7 +247,8 @@ fn speaks_for_others(fetched: &Result<Answer, Fault>) -> bool {
 
 fn fetch(ask: Ask, rules: &CacheRules, why: Why, sharing: Sharing) -> Fetch {
     let Ask { client, route, method, question, headers, body, deadline, .. } = ask;
-    let headers = rules.forwarding.of(&headers);
+    let forwarding = &rules.forwarding;
+    let headers = if method.is_safe() { forwarding.of(&headers) } else { forwarding.of_unsafe(&headers) };
     Fetch { client, route, method, question, headers, body, deadline, sharing, why }
 }
 
