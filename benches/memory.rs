@@ -73,11 +73,14 @@ fn peak(name: &str, keys: u64, max_bytes: u64, size: fn(u64) -> usize) -> bool {
 
 fn overhead() {
     for (name, size) in [("64 B", 64), ("1 KiB", 1 << 10), ("4 KiB", 4 << 10)] {
-        let gate = Gate::start(1 << 30, match size {
-            64 => |_| 64,
-            1024 => |_| 1 << 10,
-            _ => |_| 4 << 10,
-        });
+        let gate = Gate::start(
+            1 << 30,
+            match size {
+                64 => |_| 64,
+                1024 => |_| 1 << 10,
+                _ => |_| 4 << 10,
+            },
+        );
         // Buffers, tables and arenas are warm before it is measured what one more entry takes.
         let (warm, more) = (20_000, 60_000);
         gate.ask(0..warm);
@@ -148,7 +151,7 @@ impl Gate {
                         if key >= keys.end {
                             return;
                         }
-                        let target = format!("/messages?page={key}&phone_number=%2B336{key:08}");
+                        let target = format!("/messages?page={}&phone_number=%2B336{key:08}", key + 1);
                         connection.get(&target);
                     }
                 });
@@ -200,7 +203,7 @@ fn configuration(max_bytes: u64, upstream: SocketAddr) -> String {
         upstream = "constant"
         account = "main"
         [routes.params]
-        page = {{ type = "integer", default = 1, min = 1 }}
+        page = {{ type = "integer", min = 1 }}
         phone_number = "phone"
         [routes.cache]
         ttl = "1h"

@@ -33,7 +33,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::runtime::Runtime;
 use tollgate::config::plan::{Plan, RateLimit};
 use tollgate::config::{self, Environment, WithoutSecrets};
-use tollgate::model::exchange::{Answer, Arrival, CacheStatus, Content, Known, Notes, Passed, Signed, Timing};
+use tollgate::model::exchange::{
+    Answer, Arrival, CacheStatus, Content, Known, Notes, Passed, Signed, Timing,
+};
 use tollgate::model::key::Key;
 use tollgate::model::{Body, Fault};
 use tollgate::pipeline::pipeline;
@@ -70,7 +72,8 @@ fn understanding(criterion: &mut Criterion) {
     let reading = reading(&plan, &plan.routes[0]);
     let mut group = criterion.benchmark_group("understand");
     for (name, query) in [("canonical", CANONICAL), ("messy", MESSY)] {
-        group.bench_function(name, |bencher| bencher.iter(|| reading.read(black_box(PATH), black_box(query))));
+        group
+            .bench_function(name, |bencher| bencher.iter(|| reading.read(black_box(PATH), black_box(query))));
     }
     group.bench_function("key", |bencher| {
         let parts = [&b"octopush"[..], b"main", &[7; 32], PATH.as_bytes(), CANONICAL.as_bytes()];

@@ -25,7 +25,7 @@ use crate::edge::upstream::Upstreams;
 use crate::explain::{Explanation, Reader};
 use crate::model::body::Body;
 use crate::model::exchange::{Answer, Arrival, Known, Notes};
-use crate::model::{Fault, FaultKind};
+use crate::model::{Fault, FaultKind, Short};
 use crate::pipeline::{Stages, pipeline};
 use crate::provision::{Lasting, Unprovisioned, provision};
 use crate::stages::observe::{REQUEST_ID, Reported, Respond};
@@ -348,8 +348,11 @@ impl Ids {
             return id.clone();
         }
         let count = self.next.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:08x}-{count:x}", self.process);
-        HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("-"))
+        let mut id = Short::<32>::new();
+        id.push_hex(self.process.into(), 8);
+        id.push("-");
+        id.push_hex(count, 1);
+        id.to_value("-")
     }
 }
 

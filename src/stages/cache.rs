@@ -90,7 +90,7 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
             Found::Nothing => (None, Why::UriMiss),
             Found::OtherVariant => (None, Why::VaryMiss),
             Found::Entry(entry) => {
-                let now = self.given.clock.now();
+                let now = ask.at;
                 let mut policy = &rules.policy;
                 let obeying;
                 if policy.honour_request_directives && !may_refresh {
