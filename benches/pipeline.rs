@@ -84,6 +84,9 @@ fn understanding(criterion: &mut Criterion) {
 
 fn whole_way(criterion: &mut Criterion, runtime: &Runtime) {
     let world = World::new(24 << 10);
+    let respond = world.way.respond(world.arrival(Uri::from_static(PATH), HeaderMap::new()));
+    println!("whole way: a future of {} bytes", size_of_val(&respond));
+    drop(respond);
     let mut group = criterion.benchmark_group("whole way");
     for (name, query) in [("hit, canonical", CANONICAL), ("hit, messy", MESSY)] {
         runtime.block_on(world.respond(&format!("{PATH}?{query}")));

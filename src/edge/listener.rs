@@ -125,10 +125,10 @@ impl Listener {
     async fn connection<H: Handler>(self, stream: TcpStream, peer: SocketAddr, handler: Arc<H>) {
         let progress = Progress::new(self.clock.clone());
         let io = TokioIo::new(Tracked::new(stream, progress.clone()));
+        let (handler, drain) = (&*handler, &self.drain);
         let service = service_fn(|request: Request<Incoming>| {
             progress.begin();
-            let (request, handler, progress, drain) =
-                (self.received(request), handler.clone(), progress.clone(), self.drain.clone());
+            let (request, progress) = (self.received(request), progress.clone());
             async move {
                 let mut response = handler.handle(request, peer).await.map(|body| Sent { body, progress });
                 if *drain.borrow() {
