@@ -13,7 +13,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::edge::listener::{Handler, Peer};
 use crate::model::exchange::{Arrival, Notes};
-use crate::model::{Body, Fault, FaultKind};
+use crate::model::{Body, Fault, FaultKind, Short};
 use crate::stages::observe::{REQUEST_ID, Reported, Respond};
 use crate::state::clock::Clock;
 
@@ -107,7 +107,10 @@ impl Ids {
             return id.clone();
         }
         let count = self.next.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:08x}-{count:x}", self.process);
-        HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("-"))
+        let mut id = Short::<32>::new();
+        id.push_hex(self.process.into(), 8);
+        id.push("-");
+        id.push_hex(count, 1);
+        id.to_value("-")
     }
 }

@@ -91,6 +91,7 @@ pub fn provision(
         understand: Understand {
             lenses: plan.routes.iter().map(|route| lens(plan, route)).collect(),
             strict: plan.clients.iter().map(|client| client.strict).collect(),
+            remembered: Arc::default(),
         },
         limit_client: LimitClient {
             declared: plan

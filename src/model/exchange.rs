@@ -130,6 +130,8 @@ pub struct Ask {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
+    /// When its head was complete: the moment a kept answer is judged by.
+    pub at: Moment,
     /// When the client's own patience ends.
     pub deadline: Moment,
     /// From where, for the limit per address.

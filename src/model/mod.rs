@@ -11,6 +11,7 @@ pub mod fields;
 pub mod key;
 pub mod moment;
 pub mod secret;
+pub mod short;
 
 pub use body::{Body, BodyError};
 pub use entry::Entry;
@@ -19,3 +20,4 @@ pub use fields::Fields;
 pub use key::Key;
 pub use moment::Moment;
 pub use secret::Secret;
+pub use short::Short;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use foldhash::fast::RandomState;
 use http::Method;
 
 use crate::model::exchange::RouteId;
@@ -76,8 +77,8 @@ impl fmt::Display for Methods {
 /// All routes by path.
 #[derive(Debug, Default)]
 pub struct Routes {
-    exact: HashMap<Box<str>, RouteId>,
-    below: HashMap<Box<str>, RouteId>,
+    exact: HashMap<Box<str>, RouteId, RandomState>,
+    below: HashMap<Box<str>, RouteId, RandomState>,
 }
 
 impl Routes {

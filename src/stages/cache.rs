@@ -97,7 +97,7 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
                 (None, Why::VaryMiss)
             }
             Found::Entry(entry) => {
-                let now = self.given.clock.now();
+                let now = ask.at;
                 let mut policy = &rules.policy;
                 let obeying;
                 if policy.honour_request_directives && !may_refresh {

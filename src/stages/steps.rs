@@ -5,16 +5,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::uri::PathAndQuery;
+use http::{Method, Uri};
 
 use super::{Decide, Next};
-use crate::model::exchange::{Arrival, Ask, ClientId, Known, Routed};
+use crate::model::exchange::{Arrival, Ask, ClientId, Known, Question, RouteId, Routed};
 use crate::model::{Fault, FaultKind};
 use crate::rules::identity::{Clients, Sender};
 use crate::rules::params::{Params, Refusal};
 use crate::rules::routes::{Methods, Routes};
 use crate::rules::understanding::{Reading, prefers_strict, stated_timeout};
 use crate::state::limits::{AddressLimit, ClientLimit};
+use crate::state::remembered::Remembered;
 
 /// authenticate: `Arrival → Known`, or 401.
 #[derive(Debug, Clone)]
@@ -137,6 +139,8 @@ pub struct Understand {
     pub lenses: Arc<[Lens]>,
     /// Which clients are strict, by place.
     pub strict: Arc<[bool]>,
+    /// What was understood before.
+    pub remembered: Arc<Remembered>,
 }
 
 impl Decide<Routed> for Understand {
@@ -148,26 +152,46 @@ impl Decide<Routed> for Understand {
             return Next::refuse(FaultKind::NoSuchRoute);
         };
         let Arrival { method, uri, headers, body, peer, at, notes, .. } = *arrival;
-        let (question, understood) = lens.reading.read(uri.path(), uri.query().unwrap_or_default());
-        if let (Some(understood), Some(params)) = (&understood, &lens.reading.params) {
-            let strict = self.strict.get(client.place()).is_some_and(|strict| *strict);
-            let refusal = if strict || prefers_strict(&headers) {
-                understood.strict_refusal(params)
-            } else {
-                understood.required_refusal(params)
-            };
-            if let Some(refusal) = refusal {
-                return Next::refuse(not_understood(&refusal, params));
-            }
-        }
-        let question = Arc::new(question);
+        let strict = self.strict.get(client.place()).is_some_and(|strict| *strict);
+        let question = match self.question(lens, (route, &uri), strict || prefers_strict(&headers)) {
+            Ok(question) => question,
+            Err(fault) => return Next::refuse(fault),
+        };
         let _ = notes.question.set(question.clone());
         if http_body::Body::size_hint(&body).lower() > lens.max_body_bytes {
             let fault = Fault::new(FaultKind::BodyTooLarge);
             return Next::refuse(fault.detail(format!("at most {} bytes", lens.max_body_bytes)));
         }
         let patience = stated_timeout(&headers).map_or(lens.timeout, |stated| stated.min(lens.timeout));
-        Next::On(Ask { client, route, method, question, headers, body, deadline: at + patience, peer })
+        Next::On(Ask { client, route, method, question, headers, body, at, deadline: at + patience, peer })
+    }
+}
+
+impl Understand {
+    /// What `uri` means, from memory where this spelling of it was read before.
+    fn question(
+        &self,
+        lens: &Lens,
+        (route, uri): (RouteId, &Uri),
+        strict: bool,
+    ) -> Result<Arc<Question>, Fault> {
+        let target = uri.path_and_query().map_or("", PathAndQuery::as_str);
+        if let Some(question) = self.remembered.find(route, target, strict) {
+            return Ok(question);
+        }
+        let (question, understood) = lens.reading.read(uri.path(), uri.query().unwrap_or_default());
+        if let (Some(understood), Some(params)) = (&understood, &lens.reading.params) {
+            let refusal = match strict {
+                true => understood.strict_refusal(params),
+                false => understood.required_refusal(params),
+            };
+            if let Some(refusal) = refusal {
+                return Err(not_understood(&refusal, params));
+            }
+        }
+        let question = Arc::new(question);
+        self.remembered.keep(route, target, &question, strict);
+        Ok(question)
     }
 }
 
