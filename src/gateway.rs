@@ -290,6 +290,7 @@ impl<P: Respond + 'static> Handler for Gate<P> {
         let arrival = Box::new(Arrival {
             method: head.method,
             uri: head.uri,
+            version: head.version,
             headers: head.headers,
             body,
             peer,

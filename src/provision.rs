@@ -17,6 +17,7 @@ use crate::model::exchange::{ClientId, RouteId};
 use crate::pipeline::Stages;
 use crate::rules::headers::Forwarding;
 use crate::rules::identity::Clients;
+use crate::rules::message::HeadRules;
 use crate::rules::routes::Routes;
 use crate::rules::understanding::Reading;
 use crate::stages::attempt::AttemptLayer;
@@ -26,7 +27,7 @@ use crate::stages::flight::FlightLayer;
 use crate::stages::keep::{Arriving, KeepLayer};
 use crate::stages::observe::{ObserveLayer, Reports};
 use crate::stages::quota::{CallMeters, Purse, QuotaLayer};
-use crate::stages::steps::{Authenticate, Lane, Lens, LimitClient, OwnPages, Route, Understand};
+use crate::stages::steps::{Authenticate, Inspect, Lane, Lens, LimitClient, OwnPages, Route, Understand};
 use crate::state::clock::Clock;
 use crate::state::limits::{AddressLimit, ClientLimit};
 use crate::state::metrics::{Metrics, RouteMeters};
@@ -200,6 +201,12 @@ pub fn provision(
         .map_err(|error| Unprovisioned::Tls(error.to_string()))?;
     let stages = Stages {
         observe: ObserveLayer { reports: Arc::new(reports) },
+        inspect: Inspect {
+            rules: Arc::new(HeadRules {
+                max_target_bytes: plan.server.max_target_bytes,
+                hosts: plan.server.hosts.clone(),
+            }),
+        },
         authenticate: Authenticate {
             clients: Arc::new(Clients::new(keys, plan.server.allow_anonymous, &lasting.pepper)),
         },

@@ -20,7 +20,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{IntCounterVec, IntGauge};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -141,6 +141,7 @@ impl Listener {
             .timer(TokioTimer::new())
             .header_read_timeout(None)
             .max_headers(self.limits.max_headers)
+            .max_header_size(self.limits.max_head_bytes)
             .max_buf_size(self.limits.max_head_bytes.max(MIN_BUFFER))
             .serve_connection(io, service);
         let mut drain = self.drain.clone();
@@ -174,15 +175,23 @@ impl Listener {
             })
             .await
         };
+        let mut stream = connection.into_parts().io.into_inner().into_io();
         match ended {
-            Ended::By(Ok(())) => {}
-            Ended::By(Err(error)) => self.refused.with_label_values(&[reason(&error)]).inc(),
+            Ended::By(Ok(())) => say_goodbye(stream).await,
+            Ended::By(Err(error)) => {
+                let reason = reason(&error);
+                self.refused.with_label_values(&[reason]).inc();
+                match reason {
+                    // An answer that ends when its connection does would look whole if it were closed in good order.
+                    BROKEN_OFF => drop(stream.set_zero_linger()),
+                    _ => say_goodbye(stream).await,
+                }
+            }
             Ended::Overdue(Overdue::Idle) => {}
             Ended::Overdue(Overdue::Head) => {
                 self.refused.with_label_values(&["slow-head"]).inc();
-                let mut stream = connection.into_parts().io.into_inner();
                 let _ = tokio::time::timeout(FAREWELL, stream.write_all(SLOW_HEAD)).await;
-                let _ = tokio::time::timeout(FAREWELL, stream.shutdown()).await;
+                say_goodbye(stream).await;
             }
             Ended::Overdue(Overdue::Blocked) => self.refused.with_label_values(&["blocked"]).inc(),
         }
@@ -206,6 +215,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long saying goodbye may take.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How much of what a client still sends is read and thrown away, so that it reads why it was refused.
+const MOST_UNREAD: usize = 1 << 20;
+/// Why a connection ended whose answer did not come to its own end.
+const BROKEN_OFF: &str = "answer-broken-off";
 /// Said to a client whose head did not arrive in time (RFC 9110 §15.5.9).
 const SLOW_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
@@ -253,13 +266,31 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
+/// "If a server performs an immediate close of a TCP connection, there is a significant risk that the client will not
+/// be able to read the last HTTP response": it "first performs a half-close by closing only the write side", and then
+/// reads on for a while (RFC 9112 §9.6).
+async fn say_goodbye(mut stream: TcpStream) {
+    let leaving = async {
+        stream.shutdown().await?;
+        let (mut unread, mut left) = ([0; 4096], MOST_UNREAD);
+        while left > 0 {
+            match stream.read(&mut unread).await? {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+        }
+        io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(FAREWELL, leaving).await;
+}
+
 fn reason(error: &hyper::Error) -> &'static str {
     if error.is_parse_too_large() {
         "head-too-large"
     } else if error.is_parse() {
         "malformed"
     } else if error.is_user() {
-        "answer-broken-off"
+        BROKEN_OFF
     } else {
         "client-left"
     }

@@ -5,11 +5,14 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 use crate::model::Moment;
+use crate::rules::framing::Framing;
 use crate::state::clock::Clock;
 
 /// How far a connection is. Written by its I/O and its service, read by whoever watches its deadlines.
@@ -72,7 +75,6 @@ impl Progress {
     /// A head is complete: its request is being answered.
     pub fn begin(&self) {
         self.busy.store(true, Ordering::Relaxed);
-        self.head_since.store(0, Ordering::Relaxed);
     }
 
     /// The answer's last byte was handed over.
@@ -81,10 +83,13 @@ impl Progress {
         self.busy.store(false, Ordering::Relaxed);
     }
 
-    fn read(&self, bytes: usize) {
-        // Bytes that arrive while a request is answered are its body, or the next head of a client that pipelines.
-        if bytes > 0 && !self.busy.load(Ordering::Relaxed) && self.head_since.load(Ordering::Relaxed) == 0 {
+    /// What was read ends within a head, or does not.
+    fn read(&self, within_head: bool) {
+        let since = self.head_since.load(Ordering::Relaxed);
+        if within_head && since == 0 {
             self.head_since.store(self.clock.now().as_nanos(), Ordering::Relaxed);
+        } else if !within_head && since > 0 {
+            self.head_since.store(0, Ordering::Relaxed);
         }
     }
 
@@ -100,17 +105,56 @@ impl Progress {
     }
 }
 
-/// A stream that reports its [`Progress`].
+/// How long a client that has said that it will send nothing more is still answered. It may have left.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// No request, and the end of a head: what hyper reads in place of a request that is refused. It answers 400, in its
+/// turn, and closes.
+const NO_REQUEST: &[u8] = b"\0\r\n\r\n";
+
+/// A client's HTTP/1.1 stream that reports its [`Progress`], and ends before a request that must not be read.
 #[derive(Debug)]
 pub struct Tracked<T> {
     io: T,
     progress: Arc<Progress>,
+    framing: Framing,
+    reading: Reading,
+}
+
+#[derive(Debug)]
+enum Reading {
+    On,
+    /// Past a request that is refused.
+    Refused,
+    /// The client sends nothing more; told to whoever reads when a request under way has had its time.
+    Ended(Pin<Box<Sleep>>),
+    Over,
 }
 
 impl<T> Tracked<T> {
     /// `io`, reporting to `progress`.
     pub fn new(io: T, progress: Arc<Progress>) -> Self {
-        Self { io, progress }
+        Self { io, progress, framing: Framing::default(), reading: Reading::On }
+    }
+
+    /// The stream itself.
+    pub fn into_io(self) -> T {
+        self.io
+    }
+
+    fn read(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
+        let bytes = buffer.filled().get(before..).unwrap_or_default();
+        if bytes.is_empty() {
+            // A closed connection looks like one that was only finished on its way in.
+            let may_wait = self.framing.is_between() && self.progress.busy.load(Ordering::Relaxed);
+            self.reading = match may_wait {
+                true => Reading::Ended(Box::pin(tokio::time::sleep(FAREWELL))),
+                false => Reading::Over,
+            };
+        } else if let Err(refused) = self.framing.read(bytes) {
+            buffer.set_filled(before + refused.before);
+            self.reading = Reading::Refused;
+        }
+        self.progress.read(self.framing.is_within_head() && matches!(self.reading, Reading::On));
     }
 }
 
@@ -120,10 +164,27 @@ impl<T: AsyncRead + Unpin> AsyncRead for Tracked<T> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = self.as_mut().get_mut();
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
-        self.progress.read(buffer.filled().len() - before);
-        polled
+        if matches!(this.reading, Reading::On) {
+            ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
+            this.read(buffer, before);
+            if buffer.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        match &mut this.reading {
+            Reading::Refused => {
+                // The smallest buffer that hyper reads into is larger.
+                buffer.put_slice(NO_REQUEST.get(..buffer.remaining()).unwrap_or(NO_REQUEST));
+                this.reading = Reading::Over;
+            }
+            Reading::Ended(farewell) if this.progress.busy.load(Ordering::Relaxed) => {
+                ready!(farewell.as_mut().poll(cx));
+            }
+            Reading::On | Reading::Ended(_) | Reading::Over => {}
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

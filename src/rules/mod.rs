@@ -1,8 +1,10 @@
 //! Floor 1: decisions. Pure and synchronous; whoever calls says what time it is.
 
 pub mod cache_control;
+pub mod framing;
 pub mod headers;
 pub mod identity;
+pub mod message;
 pub mod params;
 pub mod rest;
 pub mod reuse;

@@ -5,16 +5,51 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::uri::PathAndQuery;
+use http::{Method, Uri};
 
 use super::{Decide, Next};
 use crate::model::exchange::{Arrival, Ask, ClientId, Known, RouteId, Routed};
 use crate::model::{Fault, FaultKind};
 use crate::rules::identity::{Clients, Sender};
+use crate::rules::message::{HeadRules, Objection, normalized};
 use crate::rules::params::{Params, Refusal};
 use crate::rules::routes::{Methods, Routes};
 use crate::rules::understanding::{Reading, prefers_strict, stated_timeout};
 use crate::state::limits::{AddressLimit, ClientLimit};
+
+/// inspect: `Arrival = Arrival`, or 400, 405, 414, 417, 421, 501. What it lets through addresses the gate in a form that
+/// has one meaning, and its target is written the one way that equivalent ones are.
+#[derive(Debug, Clone)]
+pub struct Inspect {
+    /// What heads are held to.
+    pub rules: Arc<HeadRules>,
+}
+
+impl Decide<Box<Arrival>> for Inspect {
+    type Out = Box<Arrival>;
+
+    fn decide(&self, mut arrival: Box<Arrival>) -> Next<Box<Arrival>> {
+        let Arrival { method, uri, version, headers, .. } = arrival.as_ref();
+        let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let inspected = self.rules.inspect(method, uri, *version, headers).and_then(|()| normalized(target));
+        match inspected {
+            Ok(None) => {}
+            Ok(Some(target)) => match Uri::try_from(target) {
+                Ok(uri) => arrival.uri = uri,
+                Err(_) => return Next::refuse(FaultKind::Malformed),
+            },
+            Err(Objection { kind, why }) => {
+                let fault = Fault::new(kind).detail(why);
+                // "An origin server MUST generate an Allow header field in a 405 response" (RFC 9110 §15.5.6): a tunnel's
+                // end is no resource here, and allows nothing.
+                let is_tunnel = kind == FaultKind::NoTunnel;
+                return Next::refuse(if is_tunnel { fault.allow(String::new()) } else { fault });
+            }
+        }
+        Next::On(arrival)
+    }
+}
 
 /// authenticate: `Arrival → Known`, or 401.
 #[derive(Debug, Clone)]
@@ -147,7 +182,7 @@ impl Decide<Routed> for Understand {
         let Some(lens) = self.lenses.get(usize::from(route.0)) else {
             return Next::refuse(FaultKind::NoSuchRoute);
         };
-        let Arrival { method, uri, headers, body, peer, at, notes } = *arrival;
+        let Arrival { method, uri, headers, body, peer, at, notes, .. } = *arrival;
         let (question, understood) = lens.reading.read(uri.path(), uri.query().unwrap_or_default());
         if let (Some(understood), Some(params)) = (&understood, &lens.reading.params) {
             let strict = self.strict.get(usize::from(client.0)).is_some_and(|strict| *strict);

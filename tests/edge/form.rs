@@ -305,7 +305,9 @@ fn cases_are_read_as_written() {
         Step::Answer { statuses, bodiless: false, broken: true } if statuses == &[400, 0]));
     assert_eq!(cases[0].origin.len(), 2);
     assert!(matches!(&cases[0].seen[1], Seen::Header(name, Some(value)) if name == "a" && value == "b c"));
-    for (wrong, mistake) in [("send x", "1: a case"), ("case a\nsing", "2: `sing`"), ("case a\nsend \\y", "2: ")] {
+    for (wrong, mistake) in
+        [("send x", "1: a case"), ("case a\nsing", "2: `sing`"), ("case a\nsend \\y", "2: ")]
+    {
         assert!(read(wrong).expect_err("is wrong").starts_with(mistake), "{wrong}");
     }
 }
