@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::Authority;
-use http::{Method, Uri, Version};
+use http::{Method, StatusCode, Uri, Version};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::model::FaultKind;
@@ -166,6 +166,37 @@ fn expectations(version: Version, headers: &HeaderMap) -> Result<(), Objection> 
         return Ok(());
     }
     Err(Objection { kind: FaultKind::ExpectationUnknown, why: "the gate knows only 100-continue" })
+}
+
+/// What is wrong with an answer's head so that its body, and with it the connection, cannot be trusted.
+pub fn distrust(status: StatusCode, headers: &HeaderMap) -> Option<&'static str> {
+    // "A server MUST NOT switch protocols unless …" asked (RFC 9110 §7.8), and the gate never asks.
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Some("the upstream switches protocols unasked");
+    }
+    if !headers.contains_key(header::TRANSFER_ENCODING) {
+        return None;
+    }
+    // "Such a message might indicate an attempt to perform request smuggling or response splitting and ought to be
+    // handled as an error" (RFC 9112 §6.3).
+    if headers.contains_key(header::CONTENT_LENGTH) {
+        return Some("the answer has both Content-Length and Transfer-Encoding");
+    }
+    codings(headers).err().map(|_| "the answer has a transfer coding that was not offered")
+}
+
+/// Makes one `Content-Length` of several equal ones: a recipient may "replace the duplicated field values with a single
+/// valid Content-Length" (RFC 9110 §8.6). That they are equal was seen by whoever read the body by them.
+pub fn unite_lengths(headers: &mut HeaderMap) {
+    let lengths = headers.get_all(header::CONTENT_LENGTH);
+    if lengths.iter().count() < 2 && !lengths.iter().any(|value| value.as_bytes().contains(&b',')) {
+        return;
+    }
+    let first = headers.get(header::CONTENT_LENGTH).and_then(|value| value.as_bytes().split(|byte| *byte == b',').next());
+    match first.and_then(|length| HeaderValue::from_bytes(length.trim_ascii()).ok()) {
+        Some(length) => drop(headers.insert(header::CONTENT_LENGTH, length)),
+        None => drop(headers.remove(header::CONTENT_LENGTH)),
+    }
 }
 
 /// A target as equivalent ones are all written: percent-encoded where it must be and nowhere else, in capitals
