@@ -3,6 +3,7 @@
 //! plays anyone's.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(unreachable_pub, reason = "nothing outside a test reaches into it")]
 #![allow(clippy::print_stderr, reason = "what is known to fail is said at every run")]
 #![allow(
     clippy::disallowed_methods,

@@ -97,7 +97,7 @@ impl Progress {
         let blocked = self.blocked_since.load(Ordering::Relaxed) > 0;
         match polled {
             Poll::Pending if !blocked => {
-                self.blocked_since.store(self.clock.now().as_nanos(), Ordering::Relaxed)
+                self.blocked_since.store(self.clock.now().as_nanos(), Ordering::Relaxed);
             }
             Poll::Ready(_) if blocked => self.blocked_since.store(0, Ordering::Relaxed),
             _ => {}

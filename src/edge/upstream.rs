@@ -11,7 +11,7 @@ use http::{Request, Response, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls_pki_types::CertificateDer;
@@ -139,6 +139,7 @@ impl Stage<Signed<Grant>> for Upstreams {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
+        let connection = capture_connection(&mut request);
         let sent = self.clock.now();
         grant.sent();
         let answer = tokio::time::timeout(upstream.settings.timeout, upstream.client.request(request)).await;
@@ -155,6 +156,10 @@ impl Stage<Signed<Grant>> for Upstreams {
         };
         grant.answered();
         if let Some(why) = distrust(response.status(), response.headers()) {
+            // Its body may have ended elsewhere than hyper thinks: nothing else is read from there.
+            if let Some(connected) = connection.connection_metadata().as_ref() {
+                connected.poison();
+            }
             return Err(Fault::new(FaultKind::UpstreamBroken).called(Called::Yes).detail(why));
         }
         let arrived = self.clock.now();

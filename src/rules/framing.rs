@@ -210,7 +210,7 @@ fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 impl Chunk {
     fn step(self, byte: u8, size: u64) -> At {
         let next = match (self, byte) {
-            (Self::Size, b'\r') | (Self::Extension, b'\r') => Self::SizeEnd,
+            (Self::Size | Self::Extension, b'\r') => Self::SizeEnd,
             (Self::Size, b';' | b' ' | b'\t') => Self::Extension,
             (Self::Size, digit) => {
                 let digit = char::from(digit).to_digit(16);

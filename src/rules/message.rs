@@ -192,7 +192,9 @@ pub fn unite_lengths(headers: &mut HeaderMap) {
     if lengths.iter().count() < 2 && !lengths.iter().any(|value| value.as_bytes().contains(&b',')) {
         return;
     }
-    let first = headers.get(header::CONTENT_LENGTH).and_then(|value| value.as_bytes().split(|byte| *byte == b',').next());
+    let first = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.as_bytes().split(|byte| *byte == b',').next());
     match first.and_then(|length| HeaderValue::from_bytes(length.trim_ascii()).ok()) {
         Some(length) => drop(headers.insert(header::CONTENT_LENGTH, length)),
         None => drop(headers.remove(header::CONTENT_LENGTH)),

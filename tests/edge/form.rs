@@ -39,6 +39,8 @@ pub enum Step {
     Connect,
     /// Waits until the upstream has seen so many requests.
     Await(usize),
+    /// Waits until the upstream has done all that is written for so many requests.
+    Settle(usize),
     /// Reads one answer, with one of these statuses (0: the connection closes without one).
     Answer { statuses: Vec<u16>, bodiless: bool, broken: bool },
     /// The last answer has this field, with this value if one is given.
@@ -153,6 +155,7 @@ impl Case {
             "reset" => Step::Reset,
             "connect" => Step::Connect,
             "await" => Step::Await(number(rest)?),
+            "settle" => Step::Settle(number(rest)?),
             "answer" => answer(rest)?,
             "header" => {
                 let (name, value) = field(rest);

@@ -19,6 +19,8 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 pub struct Origin {
     pub address: SocketAddr,
     pub seen: watch::Receiver<Vec<(Head, Vec<u8>)>>,
+    /// For how many requests everything was done that is written for them.
+    pub done: watch::Receiver<usize>,
     connections: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
@@ -28,7 +30,8 @@ impl Origin {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().unwrap();
         let (sender, seen) = watch::channel(Vec::new());
-        let (sender, acts) = (Arc::new(sender), Arc::new(acts));
+        let (finished, done) = watch::channel(0);
+        let world = Arc::new(World { seen: sender, done: finished, acts });
         let connections = Arc::new(AtomicUsize::new(0));
         let mut tasks = JoinSet::new();
         let counted = connections.clone();
@@ -37,10 +40,10 @@ impl Origin {
             while let Ok((stream, _)) = listener.accept().await {
                 counted.fetch_add(1, Ordering::SeqCst);
                 let _ = stream.set_nodelay(true);
-                open.spawn(converse(stream, sender.clone(), acts.clone()));
+                open.spawn(converse(stream, world.clone()));
             }
         });
-        Self { address, seen, connections, _tasks: tasks }
+        Self { address, seen, done, connections, _tasks: tasks }
     }
 
     pub fn connections(&self) -> usize {
@@ -48,9 +51,13 @@ impl Origin {
     }
 }
 
-type Seen = watch::Sender<Vec<(Head, Vec<u8>)>>;
+struct World {
+    seen: watch::Sender<Vec<(Head, Vec<u8>)>>,
+    done: watch::Sender<usize>,
+    acts: Vec<Vec<Act>>,
+}
 
-async fn converse(mut stream: TcpStream, seen: Arc<Seen>, acts: Arc<Vec<Vec<Act>>>) {
+async fn converse(mut stream: TcpStream, world: Arc<World>) {
     let mut buffer = Vec::new();
     while let Ok(Some(head)) = wire::read_head(&mut stream, &mut buffer).await {
         let body = wire::read_body(&mut stream, &mut buffer, &head.headers, false).await;
@@ -62,20 +69,23 @@ async fn converse(mut stream: TcpStream, seen: Arc<Seen>, acts: Arc<Vec<Vec<Act>
             continue;
         }
         let mut number = 0;
-        seen.send_modify(|seen| {
+        world.seen.send_modify(|seen| {
             number = seen.len();
             seen.push((head, body.bytes));
         });
-        let Some(acts) = acts.get(number) else {
+        let Some(acts) = world.acts.get(number) else {
             if stream.write_all(OK).await.is_err() {
                 return;
             }
             continue;
         };
+        let mut open = true;
         for act in acts {
-            if !perform(&mut stream, act).await {
-                return;
-            }
+            open = open && perform(&mut stream, act).await;
+        }
+        world.done.send_modify(|done| *done += 1);
+        if !open {
+            return;
         }
     }
 }

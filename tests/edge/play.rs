@@ -154,6 +154,11 @@ impl Client {
                 let waited = tokio::time::timeout(PATIENCE, seen.wait_for(|seen| seen.len() >= *count)).await;
                 waited.map_err(|_| format!("the upstream did not see {count} requests"))?.unwrap();
             }
+            Step::Settle(count) => {
+                let mut done = origin.done.clone();
+                let waited = tokio::time::timeout(PATIENCE, done.wait_for(|done| done >= count)).await;
+                waited.map_err(|_| format!("the upstream is not done with {count} requests"))?.unwrap();
+            }
             Step::Answer { statuses, bodiless, broken } => {
                 let (status, answer) = self.read(*bodiless, statuses.contains(&100)).await?;
                 if let Some(answer) = answer {
