@@ -152,17 +152,13 @@ impl Head {
         }
         self.keep(end);
         let mut line = std::mem::take(&mut self.line);
-        let is_cut = std::mem::take(&mut self.is_cut);
-        if is_cut {
+        if std::mem::take(&mut self.is_cut) {
             line.push(self.last);
         }
-        let had_length = self.length.is_some();
         let judged = self.judge(&line);
-        // A length so far from its name that it was not kept cannot be counted by.
-        let is_lost = is_cut && !had_length && self.length.is_some();
         line.clear();
         self.line = line;
-        if is_lost { Line::Refused } else { judged }
+        judged
     }
 
     fn judge(&mut self, line: &[u8]) -> Line {
@@ -176,6 +172,10 @@ impl Head {
         match first {
             b'c' | b'C' => {
                 if let Some(value) = value_of(line, b"content-length") {
+                    // So far from its name that it may have been cut off above: no length is written so.
+                    if line.len() >= KEPT {
+                        return Line::Refused;
+                    }
                     // hyper refuses what is no number, and two that differ.
                     self.length =
                         Some(std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()).unwrap_or(0));

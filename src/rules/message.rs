@@ -229,7 +229,7 @@ const BEYOND_ASCII: &AsciiSet = CONTROLS;
 /// # Errors
 /// See [`normalized`].
 pub fn normalized_path(path: &str) -> Result<Cow<'_, str>, Objection> {
-    let plain = |byte: u8| byte.is_ascii() && !matches!(byte, b'%' | b'\\');
+    let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'\\');
     let written = if path.bytes().all(plain) {
         Cow::Borrowed(path)
     } else {
@@ -252,6 +252,7 @@ fn rewritten(path: &str) -> Result<String, Objection> {
         rest = after;
         match first {
             '\\' => return Err(malformed("the path has a backslash")),
+            '\0'..='\x20' | '\x7f' => return Err(malformed("the path has a space or a control character")),
             '%' => {
                 let (byte, after) =
                     encoded(rest).ok_or(malformed("the path has a `%` that encodes nothing"))?;
