@@ -94,7 +94,7 @@ impl Framing {
                     self.at = At::Head;
                 }
                 At::Head => {
-                    let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+                    let Some(end) = memchr::memchr(b'\n', rest) else {
                         self.head.keep(rest);
                         return Ok(());
                     };
