@@ -229,6 +229,7 @@ impl<R: Respond> World<R> {
             headers,
             body: Body::Empty,
             certificate: None,
+            version: http::Version::HTTP_11,
             peer: SocketAddr::from(([127, 0, 0, 1], 40_000)),
             at: self.clock.now(),
             notes: Notes::new(HeaderValue::try_from(id).unwrap()),

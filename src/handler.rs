@@ -47,6 +47,7 @@ impl<P: Respond + 'static> Handler for Gate<P> {
         let arrival = Box::new(Arrival {
             method: head.method,
             uri: head.uri,
+            version: head.version,
             headers: head.headers,
             body,
             peer: peer.address,

@@ -16,6 +16,7 @@ use crate::model::exchange::{ClientId, RouteId};
 use crate::pipeline::Stages;
 use crate::rules::headers::Forwarding;
 use crate::rules::identity::Clients;
+use crate::rules::message::HeadRules;
 use crate::rules::routes::Routes;
 use crate::rules::understanding::Reading;
 use crate::stages::attempt::AttemptLayer;
@@ -25,7 +26,7 @@ use crate::stages::flight::FlightLayer;
 use crate::stages::keep::KeepLayer;
 use crate::stages::observe::{ObserveLayer, Reports};
 use crate::stages::quota::{CallMeters, Purse, QuotaLayer};
-use crate::stages::steps::{Authenticate, Lane, Lens, LimitClient, OwnPages, Route, Understand};
+use crate::stages::steps::{Authenticate, Inspect, Lane, Lens, LimitClient, OwnPages, Route, Understand};
 use crate::state::metrics::RouteMeters;
 use crate::state::quota::{Account, Ceiling, Terms};
 
@@ -80,6 +81,12 @@ pub fn provision(
     let (purses, vaults) = accounts(plan, lasting, environment);
     let stages = Stages {
         observe: ObserveLayer { reports: Arc::new(reports) },
+        inspect: Inspect {
+            rules: Arc::new(HeadRules {
+                max_target_bytes: plan.server.max_target_bytes,
+                hosts: plan.server.hosts.clone(),
+            }),
+        },
         authenticate: Authenticate {
             clients: Arc::new(Clients::new(keys, certificates, plan.server.allow_anonymous, &lasting.pepper)),
         },

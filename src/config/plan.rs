@@ -67,6 +67,8 @@ pub struct Server {
     pub max_headers: usize,
     /// The longest target, in bytes.
     pub max_target_bytes: usize,
+    /// The hosts it answers for, in lower case; `None`: any.
+    pub hosts: Option<Vec<String>>,
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,
     /// The most connections at once.

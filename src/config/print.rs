@@ -50,6 +50,7 @@ impl Plan {
         page.size("max_head_bytes", server.max_head_bytes);
         page.line("max_headers", server.max_headers);
         page.size("max_target_bytes", server.max_target_bytes);
+        page.maybe("hosts", server.hosts.as_ref().map(|hosts| format!("{hosts:?}")));
         page.size("max_body_bytes", server.max_body_bytes);
         page.line("max_connections", server.max_connections);
         page.line("max_waiters_per_key", server.max_waiters_per_key);

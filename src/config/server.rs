@@ -41,6 +41,7 @@ pub(super) fn server(mut table: Table<'_>, has_clients: bool, environment: &dyn 
         max_head_bytes,
         max_headers: table.or("max_headers", 100, values::count(1..=10_000)),
         max_target_bytes: table.or("max_target_bytes", 8 * KIB, values::size(64..=max_head_bytes)),
+        hosts: table.take("hosts", hosts),
         max_body_bytes: table.or("max_body_bytes", 8 * MIB, values::size(0..=GIB)),
         max_connections: table.or("max_connections", 16_384, values::count(1..=1_000_000)),
         max_waiters_per_key: table.or("max_waiters_per_key", 10_000, values::count(1..=1_000_000)),
@@ -58,6 +59,22 @@ pub(super) fn server(mut table: Table<'_>, has_clients: bool, environment: &dyn 
     };
     table.finish();
     server
+}
+
+/// `hosts`, without ports: a gate is asked under its name, wherever it listens.
+fn hosts(item: &Item<'_>) -> Result<Vec<String>, Wrong> {
+    let expected = "a list of host names such as [\"gate.internal\"], without ports";
+    item.items(expected)?
+        .iter()
+        .map(|item| {
+            let host = item.text(expected)?.to_ascii_lowercase();
+            let is_host = crate::rules::message::is_host(&host);
+            if is_host && (!host.contains(':') || host.ends_with(']')) {
+                return Ok(host);
+            }
+            Err(Wrong::new(format!("{} is no host", values::quoted(&host)), expected))
+        })
+        .collect()
 }
 
 /// `[admin]`

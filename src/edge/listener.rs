@@ -17,10 +17,11 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::arriving::Arriving;
 use super::tls::certificate_of;
-use super::tracked::{Patience, Progress, Tracked};
+use super::tracked::{Overdue, Patience, Progress, Tracked};
 use super::{http1, http2};
 use crate::model::body::{Body, BodyError};
 use crate::model::exchange::Certificate;
@@ -180,7 +181,11 @@ impl Listener {
         let mut ahead = [0; PREFACE.len()];
         let mut read = 0;
         while read < PREFACE.len() && ahead[..read] == PREFACE[..read] {
-            let Ok(left) = self.patience().check(&progress) else { return self.refused("slow-head") };
+            let left = match self.patience().check(&progress) {
+                Ok(left) => left,
+                Err(Overdue::Head) => return http1::refuse_slow(&self, io.into_io()).await,
+                Err(_) => return,
+            };
             let bytes = tokio::select! {
                 bytes = io.read(&mut ahead[read..]) => bytes,
                 () = tokio::time::sleep(left) => continue,
@@ -190,6 +195,7 @@ impl Listener {
                 Ok(0) | Err(_) => break,
                 Ok(bytes) => read += bytes,
             }
+            progress.within_head(true);
         }
         let io = io.again(Bytes::copy_from_slice(&ahead[..read]));
         if ahead[..read] == *PREFACE {
@@ -224,9 +230,23 @@ impl Listener {
 }
 
 /// A connection that can be served.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// Ends it so that nobody can take what was sent for the whole.
+    fn abort(self);
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
+impl Stream for TcpStream {
+    fn abort(self) {
+        // A reset in place of an end in good order.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn abort(self) {
+        self.into_inner().0.abort();
+    }
+}
 
 /// Waits until draining begins; a sender that is gone means that nobody will ever drain.
 pub async fn draining(drain: &mut watch::Receiver<bool>) {

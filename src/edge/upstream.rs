@@ -23,6 +23,7 @@ use crate::model::exchange::{Answer, Content, Passed, Signed, Timing};
 use crate::model::fault::Called;
 use crate::model::{Fault, FaultKind};
 use crate::rules::headers::strip_hop_by_hop;
+use crate::rules::message::{distrust, unite_lengths};
 use crate::stages::Stage;
 use crate::state::clock::Clock;
 use crate::state::quota::Grant;
@@ -173,6 +174,13 @@ impl Stage<Signed<Grant>> for Upstreams {
             Err(_) => return Err(Fault::new(FaultKind::UpstreamTimeout).called(Called::Maybe)),
         };
         grant.answered();
+        if let Some(why) = distrust(response.status(), response.headers()) {
+            // Its body may have ended elsewhere than hyper thinks: nothing else is read from there.
+            if let Some(connected) = connection.connection_metadata().as_ref() {
+                connected.poison();
+            }
+            return Err(Fault::new(FaultKind::UpstreamBroken).called(Called::Yes).detail(why));
+        }
         let arrived = self.clock.now();
         let (headers, status, body) = received(response, upstream.settings.timeout, grant);
         Ok(Answer {
@@ -200,6 +208,7 @@ fn received(
     let (parts, incoming) = response.into_parts();
     let mut headers = parts.headers;
     strip_hop_by_hop(&mut headers);
+    unite_lengths(&mut headers);
     let body = if incoming.is_end_stream() {
         Body::Empty
     } else {

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderValue};
-use http::{Method, StatusCode, Uri};
+use http::{Method, StatusCode, Uri, Version};
 
 use super::body::Body;
 use super::cache_status::{CacheStatus, Why};
@@ -37,6 +37,8 @@ pub struct Arrival {
     pub method: Method,
     /// The target, in origin or absolute form.
     pub uri: Uri,
+    /// The version it was sent in.
+    pub version: Version,
     /// Every field the client sent.
     pub headers: HeaderMap,
     /// The body.

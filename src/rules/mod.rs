@@ -2,8 +2,10 @@
 
 pub mod breaker;
 pub mod cache_control;
+pub mod framing;
 pub mod headers;
 pub mod identity;
+pub mod message;
 pub mod params;
 pub mod rest;
 pub mod retry;

@@ -145,6 +145,9 @@ fn refused(fault: &Fault, notes: &Notes) -> (StatusCode, HeaderMap, Body) {
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tollgate\""));
     }
+    if fault.kind.ends_connection() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     let problem = fault.to_problem(notes.id.to_str().unwrap_or_default());
     (status, headers, Body::Full(problem.into()))
 }

@@ -12,11 +12,45 @@ use super::{Decide, Next};
 use crate::model::exchange::{Arrival, Ask, ClientId, Known, Question, RouteId, Routed};
 use crate::model::{Fault, FaultKind};
 use crate::rules::identity::{Clients, Sender};
+use crate::rules::message::{HeadRules, Objection, normalized};
 use crate::rules::params::{Params, Refusal};
 use crate::rules::routes::{Methods, Routes};
 use crate::rules::understanding::{Reading, prefers_strict, stated_timeout};
 use crate::state::limits::{AddressLimit, ClientLimit};
 use crate::state::remembered::Remembered;
+
+/// inspect: `Arrival = Arrival`, or 400, 405, 414, 417, 421, 501. What it lets through addresses the gate in a form that
+/// has one meaning, and its target is written the one way that equivalent ones are.
+#[derive(Debug, Clone)]
+pub struct Inspect {
+    /// What heads are held to.
+    pub rules: Arc<HeadRules>,
+}
+
+impl Decide<Box<Arrival>> for Inspect {
+    type Out = Box<Arrival>;
+
+    fn decide(&self, mut arrival: Box<Arrival>) -> Next<Box<Arrival>> {
+        let Arrival { method, uri, version, headers, .. } = arrival.as_ref();
+        let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let inspected = self.rules.inspect(method, uri, *version, headers).and_then(|()| normalized(target));
+        match inspected {
+            Ok(None) => {}
+            Ok(Some(target)) => match Uri::try_from(target) {
+                Ok(uri) => arrival.uri = uri,
+                Err(_) => return Next::refuse(FaultKind::Malformed),
+            },
+            Err(Objection { kind, why }) => {
+                let fault = Fault::new(kind).detail(why);
+                // "An origin server MUST generate an Allow header field in a 405 response" (RFC 9110 §15.5.6): a tunnel's
+                // end is no resource here, and allows nothing.
+                let is_tunnel = kind == FaultKind::NoTunnel;
+                return Next::refuse(if is_tunnel { fault.allow(String::new()) } else { fault });
+            }
+        }
+        Next::On(arrival)
+    }
+}
 
 /// authenticate: `Arrival → Known`, or 401.
 #[derive(Debug, Clone)]

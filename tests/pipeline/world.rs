@@ -388,6 +388,7 @@ impl World {
             headers: HeaderMap::new(),
             body: Body::Empty,
             certificate: None,
+            version: http::Version::HTTP_11,
             peer: "127.0.0.1:1".parse().unwrap(),
             at: self.lasting.clock.now(),
             notes: Notes::new(HeaderValue::from_static("id")),
