@@ -12,6 +12,7 @@
     clippy::disallowed_methods,
     clippy::print_stdout,
     clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
     reason = "a program for people at a terminal: a mistake ends it"
 )]
 

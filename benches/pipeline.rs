@@ -214,7 +214,7 @@ impl World<()> {
         let lasting = Lasting::new(&plan).unwrap();
         let (stages, _) = provision(&plan, &lasting, Arc::new(NoPages), &environment).unwrap();
         let body = Bytes::from(vec![b'x'; bytes]);
-        let clock = lasting.clock.clone();
+        let clock = lasting.clock;
         let constant = Constant { clock: clock.clone(), body: body.clone() };
         World { way: pipeline(stages, constant), clock, body, next: AtomicU64::new(0) }
     }

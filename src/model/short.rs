@@ -4,7 +4,7 @@
 use http::header::HeaderValue;
 
 /// At most `N` bytes of ASCII; what does not fit is left out.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Short<const N: usize> {
     bytes: [u8; N],
     len: usize,
