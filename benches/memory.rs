@@ -29,7 +29,7 @@ const KEYS: u64 = 1_000_000;
 /// How many connections send them, each waiting for its answer.
 const CONNECTIONS: u64 = 16;
 /// The bound's two parts beside `cache.max_bytes`.
-const FACTOR: f64 = 1.25;
+const PERCENT: u64 = 125;
 const ALLOWANCE: u64 = 64 << 20;
 
 fn main() -> ExitCode {
@@ -58,7 +58,7 @@ fn peak(name: &str, keys: u64, max_bytes: u64, size: fn(u64) -> usize) -> bool {
     let gate = Gate::start(max_bytes, size);
     let began = Instant::now();
     gate.ask(0..keys);
-    let (peak, bound) = (gate.memory("VmHWM"), (max_bytes as f64 * FACTOR) as u64 + ALLOWANCE);
+    let (peak, bound) = (gate.memory("VmHWM"), max_bytes / 100 * PERCENT + ALLOWANCE);
     println!(
         "  {name:<28} peak {:>6.1} MiB, bound {:>6.1} MiB (max_bytes {:>5.1} MiB): {}   {:.0} s, {:.0} entries held",
         mib(peak),

@@ -112,6 +112,6 @@ impl Ids {
         id.push_hex(self.process.into(), 8);
         id.push("-");
         id.push_hex(count, 1);
-        id.to_value("-")
+        id.into_value("-")
     }
 }

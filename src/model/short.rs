@@ -51,7 +51,7 @@ impl<const N: usize> Short<N> {
     }
 
     /// A header value of it, or `otherwise` if it is none.
-    pub fn to_value(&self, otherwise: &'static str) -> HeaderValue {
+    pub fn into_value(self, otherwise: &'static str) -> HeaderValue {
         HeaderValue::from_bytes(self.as_bytes()).unwrap_or(HeaderValue::from_static(otherwise))
     }
 
@@ -92,7 +92,7 @@ mod tests {
             let hex = width.min(16);
             let written = format!("{number:0width$};{number:0hex$x}");
             prop_assert_eq!(short.as_bytes(), written.as_bytes());
-            prop_assert_eq!(short.to_value("-"), written.as_str());
+            prop_assert_eq!(short.into_value("-"), written.as_str());
         }
 
         #[test]

@@ -163,7 +163,7 @@ fn cache_status(cache: CacheStatus) -> HeaderValue {
         // Writing to a Short cannot fail.
         _ => drop(write!(value, "tollgate; {cache}")),
     }
-    value.to_value("tollgate")
+    value.into_value("tollgate")
 }
 
 /// `gate;dur=0.2, wait;dur=1200, upstream;dur=83`, in milliseconds.
@@ -181,7 +181,7 @@ fn server_timing(total: Duration, timing: Timing) -> HeaderValue {
         value.push(", upstream;dur=");
         push_millis(&mut value, upstream);
     }
-    value.to_value("gate")
+    value.into_value("gate")
 }
 
 /// Milliseconds with three decimals.

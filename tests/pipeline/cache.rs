@@ -82,7 +82,7 @@ async fn a_failed_refresh_postpones_the_next_and_says_why() {
     world.quiet().await;
     assert_eq!(world.calls(), 2, "one failure speaks for a second");
     pass(s(1)).await;
-    assert_eq!(world.get("/r").send().await.cache(), "hit; ttl=-1; detail=revalidating");
+    assert_eq!(world.get("/r").send().await.cache(), "hit; ttl=-2; detail=revalidating");
     world.quiet().await;
     assert_eq!(world.calls(), 3);
 }

@@ -385,7 +385,7 @@ impl World {
         let arrival = Arrival {
             method,
             uri: target.parse().unwrap(),
-            headers: HeaderMap::new(),
+            headers: HeaderMap::from_iter([(http::header::HOST, HeaderValue::from_static("gate"))]),
             body: Body::Empty,
             certificate: None,
             version: http::Version::HTTP_11,
