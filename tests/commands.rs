@@ -146,7 +146,7 @@ async fn check_prints_the_whole_plan_and_no_secret() {
         assert!(checked.stdout.lines().any(|printed| printed == line), "{line}\n{}", checked.stdout);
     }
     assert!(
-        checked.stderr.contains("warning: upstreams.octopush.accounts.main: quota = \"none\""),
+        checked.stdout.contains("# warning: upstreams.octopush.accounts.main: quota = \"none\""),
         "{checked:?}"
     );
     for secret in [KEY, LOGIN, "l1teral-key", "f1le-token"] {
@@ -155,7 +155,7 @@ async fn check_prints_the_whole_plan_and_no_secret() {
 
     // Without secrets the same, but for saying so.
     let unread = setup().run(&["check", "--without-secrets"]).await;
-    assert!(unread.status.success() && unread.stderr.contains("secrets were not read"), "{unread:?}");
+    assert!(unread.status.success() && unread.stdout.contains("secrets were not read"), "{unread:?}");
     assert!(
         unread.stdout.contains("headers.api-key = { env = \"OCTOPUSH_API_KEY\" }  # not read"),
         "{}",

@@ -152,7 +152,6 @@ async fn what_cannot_be_shared_is_not_and_nobody_queues_for_it() {
     const CLIENTS: usize = 16;
     for (target, name, value) in [
         ("/kept/a", "Cache-Control", "no-store"),
-        ("/kept/a", "Set-Cookie", "session=1"),
         ("/kept/a", "Cache-Control", "private, max-age=60"),
         ("/kept/a", "Vary", "*"),
         ("/plain/a", "Cache-Control", "private"),
@@ -199,8 +198,8 @@ async fn each_client_waits_as_long_as_it_wants_to() {
             upstream.seen(before + 1).await;
             client.ask("GET", &target, &hurried, b"").await;
         }
-        let document = problem(&client.read("GET").await, 504, "upstream-timeout");
-        assert_eq!((&document["fault"], &document["upstream_called"]), (&"upstream".into(), &"maybe".into()));
+        let document = problem(&client.read("GET").await, 504, "client-timeout");
+        assert_eq!((&document["fault"], &document["upstream_called"]), (&"client".into(), &"maybe".into()));
         gate.quiet().await;
         upstream.release();
         let answer = patient.read("GET").await;

@@ -273,10 +273,14 @@ async fn an_upstream_killed_under_load_is_survived_without_a_trace() {
                 let answer = client.get(&format!("/r/{}", at % 4), &[]).await;
                 match (answer.status, detail(&answer)) {
                     (200, None | Some("revalidating")) => fresh.fetch_add(1, Ordering::SeqCst),
-                    (200, Some("unreachable" | "upstream-error")) => {
+                    (200, Some("unreachable" | "upstream-error" | "breaker")) => {
                         let age: u64 = answer.header("age").unwrap().parse().unwrap();
                         assert!(age <= 1, "{age} s old");
                         stale.fetch_add(1, Ordering::SeqCst)
+                    }
+                    (503, _) => {
+                        assert_eq!(answer.json()["type"], "urn:tollgate:problem:breaker-open");
+                        failed.fetch_add(1, Ordering::SeqCst)
                     }
                     (502 | 504, _) => {
                         let kind = answer.json()["type"].as_str().unwrap().to_owned();

@@ -134,8 +134,10 @@ pub struct Ask {
     pub body: Body,
     /// When its head was complete: the moment a kept answer is judged by.
     pub at: Moment,
-    /// When the client's own patience ends.
+    /// When the client's patience ends.
     pub deadline: Moment,
+    /// Whether the client itself said so, and not its route.
+    pub hurried: bool,
     /// From where, for the limit per address.
     pub peer: SocketAddr,
 }
@@ -157,6 +159,8 @@ pub struct Fetch {
     pub body: Body,
     /// When whoever waits stops waiting.
     pub deadline: Moment,
+    /// Whether the client itself said so, and not its route.
+    pub hurried: bool,
     /// Whether one call may serve everyone who asks the same.
     pub sharing: Sharing,
     /// Why it is forwarded.

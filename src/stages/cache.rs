@@ -176,6 +176,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
             headers: rules.forwarding.of(&ask.headers),
             body: crate::model::Body::Empty,
             deadline: now + rules.patience,
+            hurried: false,
             sharing: Sharing::Shared { held: Some(entry.arrived) },
             why: Why::Stale,
         };
@@ -246,10 +247,10 @@ fn speaks_for_others(fetched: &Result<Answer, Fault>) -> bool {
 }
 
 fn fetch(ask: Ask, rules: &CacheRules, why: Why, sharing: Sharing) -> Fetch {
-    let Ask { client, route, method, question, headers, body, deadline, .. } = ask;
+    let Ask { client, route, method, question, headers, body, deadline, hurried, .. } = ask;
     let forwarding = &rules.forwarding;
     let headers = if method.is_safe() { forwarding.of(&headers) } else { forwarding.of_unsafe(&headers) };
-    Fetch { client, route, method, question, headers, body, deadline, sharing, why }
+    Fetch { client, route, method, question, headers, body, deadline, hurried, sharing, why }
 }
 
 fn own_credentials(ask: &Ask, rules: &CacheRules) -> bool {

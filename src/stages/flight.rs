@@ -118,11 +118,11 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
     async fn call(&self, fetch: Fetch) -> Result<Answer, Fault> {
         let _counted = self.count()?;
         let Sharing::Shared { held } = fetch.sharing else {
-            let deadline = fetch.deadline;
+            let (deadline, hurried) = (fetch.deadline, fetch.hurried);
             return self
                 .in_time(deadline, self.inner.call(fetch.into()))
                 .await
-                .unwrap_or_else(|| Err(out_of_patience()));
+                .unwrap_or_else(|| Err(out_of_patience(hurried)));
         };
         let began = self.given.clock.now();
         for _ in 0..MOST_FLIGHTS {
@@ -136,7 +136,7 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
             let landed =
                 async { waiting.landing.wait_for(Option::is_some).await.map(|landing| landing.clone()) };
             let landing = match self.in_time(fetch.deadline, landed).await {
-                None => return Err(out_of_patience()),
+                None => return Err(out_of_patience(fetch.hurried)),
                 // The flight's task ended without landing: a panic, counted where it happened.
                 Some(Err(_)) => return Err(FaultKind::Internal.into()),
                 Some(Ok(landing)) => landing,
@@ -158,9 +158,9 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
                 },
             }
         }
-        let deadline = fetch.deadline;
+        let (deadline, hurried) = (fetch.deadline, fetch.hurried);
         let alone = Fetch { sharing: Sharing::Alone { keep: true }, ..fetch };
-        self.in_time(deadline, self.inner.call(alone.into())).await.unwrap_or_else(|| Err(out_of_patience()))
+        self.in_time(deadline, self.inner.call(alone.into())).await.unwrap_or_else(|| Err(out_of_patience(hurried)))
     }
 }
 
@@ -303,9 +303,8 @@ fn is_about_the_pilot(fault: &Fault, waiting: &Waiting, fetch: &Fetch) -> bool {
     }
 }
 
-/// The client's patience ended; its flight goes on for the others.
-fn out_of_patience() -> Fault {
-    Fault::new(FaultKind::ClientTimeout)
-        .called(Called::Maybe)
-        .detail("the answer did not come within the client's time")
+/// The client's patience ended, its own or its route's; its flight goes on for the others.
+fn out_of_patience(hurried: bool) -> Fault {
+    let kind = if hurried { FaultKind::ClientTimeout } else { FaultKind::UpstreamTimeout };
+    Fault::new(kind).called(Called::Maybe).detail("the answer did not come in time")
 }

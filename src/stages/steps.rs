@@ -196,8 +196,9 @@ impl Decide<Routed> for Understand {
             let fault = Fault::new(FaultKind::BodyTooLarge);
             return Next::refuse(fault.detail(format!("at most {} bytes", lens.max_body_bytes)));
         }
-        let patience = stated_timeout(&headers).map_or(lens.timeout, |stated| stated.min(lens.timeout));
-        Next::On(Ask { client, route, method, question, headers, body, at, deadline: at + patience, peer })
+        let stated = stated_timeout(&headers).filter(|stated| *stated < lens.timeout);
+        let (deadline, hurried) = (at + stated.unwrap_or(lens.timeout), stated.is_some());
+        Next::On(Ask { client, route, method, question, headers, body, at, deadline, hurried, peer })
     }
 }
 
