@@ -310,6 +310,7 @@ fn limits_of(server: &Server) -> Limits {
     Limits {
         header_timeout: server.header_timeout,
         body_timeout: server.body_timeout,
+        body_total_timeout: server.body_total_timeout,
         idle_timeout: server.idle_timeout,
         max_head_bytes: server.max_head_bytes,
         max_headers: server.max_headers,

@@ -69,6 +69,7 @@ pub fn provision(
         authority: upstream.authority.clone(),
         connect_timeout: upstream.connect_timeout,
         timeout: upstream.timeout,
+        total_timeout: upstream.total_timeout,
         idle_timeout: upstream.idle_timeout,
         max_idle: upstream.max_concurrent,
         http2: upstream.http2,

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::arriving::Arriving;
+use super::arriving::{Arriving, Pace};
 use super::tls::certificate_of;
 use super::tracked::{Overdue, Patience, Progress, Tracked};
 use super::{http1, http2};
@@ -35,6 +35,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// How long a body may fall silent, in either direction.
     pub body_timeout: Duration,
+    /// How long a request's body may take in all.
+    pub body_total_timeout: Duration,
     /// How long a connection may stay open between requests.
     pub idle_timeout: Duration,
     /// The largest request head, in bytes.
@@ -222,8 +224,10 @@ impl Listener {
         request.map(|incoming| match incoming.is_end_stream() {
             true => Body::Empty,
             false => {
-                let Limits { body_timeout, max_body_bytes, .. } = **self.limits.load();
-                Body::stream(Arriving::new(incoming, body_timeout, (), Some(max_body_bytes)))
+                let Limits { body_timeout, body_total_timeout, max_body_bytes, .. } = **self.limits.load();
+                let pace =
+                    Pace { silence: body_timeout, total: body_total_timeout, clock: self.clock.clone() };
+                Body::stream(Arriving::new(incoming, pace, (), Some(max_body_bytes)))
             }
         })
     }

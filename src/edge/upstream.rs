@@ -14,7 +14,7 @@ use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capt
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::arriving::Arriving;
+use super::arriving::{Arriving, Pace};
 use super::connect::{Served, Timed, TimedOut};
 use super::tls::UpstreamTls;
 use crate::model::body::{Body, BodyError};
@@ -39,6 +39,8 @@ pub struct UpstreamSettings {
     pub connect_timeout: Duration,
     /// How long its answer's head may take from the sending, and how long its body may fall silent.
     pub timeout: Duration,
+    /// How long its answer's body may take in all.
+    pub total_timeout: Duration,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
     /// The most connections kept idle.
@@ -132,6 +134,10 @@ impl Upstream {
         Ok(Self { settings, client })
     }
 
+    fn pace(&self, clock: &Clock) -> Pace {
+        Pace { silence: self.settings.timeout, total: self.settings.total_timeout, clock: clock.clone() }
+    }
+
     fn uri(&self, target: &[u8]) -> Option<Uri> {
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(self.settings.scheme.clone());
@@ -182,7 +188,7 @@ impl Stage<Signed<Grant>> for Upstreams {
             return Err(Fault::new(FaultKind::UpstreamBroken).called(Called::Yes).detail(why));
         }
         let arrived = self.clock.now();
-        let (headers, status, body) = received(response, upstream.settings.timeout, grant);
+        let (headers, status, body) = received(response, upstream.pace(&self.clock), grant);
         Ok(Answer {
             content: Content::Passed(Passed { status, headers, body, arrived }),
             cache: CacheStatus::Forwarded { why, status: status.as_u16(), stored: false, collapsed: false },
@@ -200,11 +206,7 @@ fn was_reused(connection: &CaptureConnection) -> bool {
     extensions.get::<Served>().is_some_and(Served::again)
 }
 
-fn received(
-    response: Response<Incoming>,
-    silence: Duration,
-    grant: Grant,
-) -> (HeaderMap, http::StatusCode, Body) {
+fn received(response: Response<Incoming>, pace: Pace, grant: Grant) -> (HeaderMap, http::StatusCode, Body) {
     let (parts, incoming) = response.into_parts();
     let mut headers = parts.headers;
     strip_hop_by_hop(&mut headers);
@@ -213,7 +215,7 @@ fn received(
         Body::Empty
     } else {
         // The body's own length counts; on a body that was announced by length it is the same.
-        Body::stream(Arriving::new(incoming, silence, grant, None))
+        Body::stream(Arriving::new(incoming, pace, grant, None))
     };
     if matches!(body, Body::Stream(_)) && body.size_hint().exact().is_none() {
         headers.remove(header::CONTENT_LENGTH);

@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 use tower_layer::Layer;
 
 use super::Stage;
-use crate::model::cache_status::CacheStatus;
+use crate::model::cache_status::{CacheStatus, Why};
 use crate::model::entry::Entry;
 use crate::model::exchange::{Answer, Call, ClientId, Content, Fetch, Sharing, Timing};
 use crate::model::fault::Called;
@@ -127,7 +127,7 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
         let began = self.given.clock.now();
         for _ in 0..MOST_FLIGHTS {
             let (mut waiting, own) = match self.join(&fetch, held)? {
-                Joined::Landed(entry) => return Ok(self.collapsed(entry, began)),
+                Joined::Landed(entry) => return Ok(self.collapsed(entry, began, fetch.why)),
                 Joined::Pilot(waiting, own) => (waiting, Some(own)),
                 Joined::Passenger(waiting) => (waiting, None),
             };
@@ -144,7 +144,7 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
             match landing {
                 Some(Landing::Shared(entry, age, cache, timing)) if selects(&entry, &fetch.headers) => {
                     if passenger {
-                        return Ok(self.collapsed(entry, began));
+                        return Ok(self.collapsed(entry, began, fetch.why));
                     }
                     return Ok(Answer { content: Content::Held(entry, age), cache, timing });
                 }
@@ -160,7 +160,9 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
         }
         let (deadline, hurried) = (fetch.deadline, fetch.hurried);
         let alone = Fetch { sharing: Sharing::Alone { keep: true }, ..fetch };
-        self.in_time(deadline, self.inner.call(alone.into())).await.unwrap_or_else(|| Err(out_of_patience(hurried)))
+        self.in_time(deadline, self.inner.call(alone.into()))
+            .await
+            .unwrap_or_else(|| Err(out_of_patience(hurried)))
     }
 }
 
@@ -235,15 +237,11 @@ impl<S: Stage<Call> + 'static> Flight<S> {
     }
 
     /// The answer for a client that waited for somebody else's call.
-    fn collapsed(&self, entry: Arc<Entry>, began: Moment) -> Answer {
+    fn collapsed(&self, entry: Arc<Entry>, began: Moment, why: Why) -> Answer {
         let now = self.given.clock.now();
         let age = entry.age(now);
-        let cache = CacheStatus::Forwarded {
-            why: crate::model::cache_status::Why::UriMiss,
-            status: entry.status.as_u16(),
-            stored: false,
-            collapsed: true,
-        };
+        let cache =
+            CacheStatus::Forwarded { why, status: entry.status.as_u16(), stored: false, collapsed: true };
         Answer {
             content: Content::Held(entry, age),
             cache,
