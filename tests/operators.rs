@@ -187,8 +187,8 @@ async fn each_request_is_one_line_that_names_nobody() {
     let shown = gate.lines().text() + &gate.metrics().await + &String::from_utf8_lossy(&asked.head);
     for personal in [
         "612345678",
-        "6+12",
-        "6 12",
+        "6+12+34",
+        "6 12 34",
         "ann",
         "smith",
         "0f8fad5b",
