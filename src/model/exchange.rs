@@ -155,6 +155,8 @@ pub struct Fetch {
     pub deadline: Moment,
     /// Whether one call may serve everyone who asks the same.
     pub sharing: Sharing,
+    /// What the call asks about: a 304 says that this still holds.
+    pub validates: Option<Arc<Entry>>,
     /// Why it is forwarded.
     pub why: Why,
 }
@@ -193,6 +195,8 @@ pub struct Call {
     pub deadline: Moment,
     /// Whether the answer may be kept.
     pub keep: bool,
+    /// What the call asks about: a 304 says that this still holds.
+    pub validates: Option<Arc<Entry>>,
     /// Why it is forwarded.
     pub why: Why,
 }
@@ -291,8 +295,8 @@ impl From<Fetch> for Call {
     /// The call that a fetch needs; its answer may be kept unless the fetch says otherwise.
     fn from(fetch: Fetch) -> Self {
         let keep = !matches!(fetch.sharing, Sharing::Alone { keep: false });
-        let Fetch { client, route, method, question, headers, body, deadline, why, .. } = fetch;
-        Self { client, route, method, question, headers, body, deadline, keep, why }
+        let Fetch { client, route, method, question, headers, body, deadline, validates, why, .. } = fetch;
+        Self { client, route, method, question, headers, body, deadline, keep, validates, why }
     }
 }
 

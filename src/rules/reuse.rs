@@ -4,12 +4,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode};
 
 use crate::model::entry::{Entry, Facts, Selectors};
 use crate::model::moment::Moment;
 use crate::rules::cache_control::Directives;
+use crate::rules::{freshness, heuristics, targeted, validators, vary};
 
 /// A route's rules of reuse.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +23,8 @@ pub struct Policy {
     pub ttl_for: Vec<(StatusCode, Duration)>,
     /// Words of the upstream that `ttl` sets aside.
     pub overrides: Overrides,
+    /// Whether a lifetime may be guessed from `Last-Modified` where nobody states one.
+    pub heuristics: bool,
     /// The longest lifetime an upstream may grant.
     pub max_ttl: Option<Duration>,
     /// How long after its lifetime an answer may be given while it is refreshed.
@@ -53,6 +56,7 @@ impl Default for Policy {
             ttl: None,
             ttl_for: Vec::new(),
             overrides: Overrides::default(),
+            heuristics: true,
             max_ttl: None,
             stale_while_revalidate: None,
             stale_if_error: None,
@@ -70,22 +74,47 @@ impl Policy {
     }
 }
 
+/// A response and what it answers, as far as it decides whether the response is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Exchange<'a> {
+    /// The request's method.
+    pub method: &'a Method,
+    /// The fields that went upstream.
+    pub sent: &'a HeaderMap,
+    /// The response's status.
+    pub status: StatusCode,
+    /// Its fields.
+    pub headers: &'a HeaderMap,
+    /// Whether its `Content-Location` names the request's own target.
+    pub is_of_target: bool,
+    /// How long the call took until its head arrived.
+    pub delay: Duration,
+    /// When it arrived.
+    pub wall: SystemTime,
+}
+
 /// What [`admit`] found.
 #[derive(Debug)]
 pub enum Admission {
     /// To be kept, with these facts.
-    Keep {
-        /// What the upstream said of its reuse.
-        facts: Facts,
-        /// How old it was on arrival.
-        initial_age: Duration,
-        /// The request's values of the fields its `Vary` names.
-        selectors: Selectors,
-    },
+    Keep(Kept),
     /// A failure that says nothing of its own requester: to be told to everyone who waits, and kept for nobody.
     Share,
     /// Not to be kept, and nobody else's.
     Refuse(Refusal),
+}
+
+/// What is known of a response that is kept.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// What the upstream said of its reuse.
+    pub facts: Facts,
+    /// How old it was on arrival.
+    pub initial_age: Duration,
+    /// The request's values of the fields its `Vary` names.
+    pub selectors: Selectors,
+    /// Fields that are for its first requester alone.
+    pub without: Vec<HeaderName>,
 }
 
 /// Why a response is not kept.
@@ -93,11 +122,11 @@ pub enum Admission {
 pub enum Refusal {
     /// The route does not cache.
     Disabled,
-    /// Not an answer to GET.
+    /// Not an answer to GET, nor one to POST that says it is.
     Method,
     /// A status that is never kept, or an error or unknown one without a lifetime.
     Status,
-    /// `no-store`, of either side.
+    /// `no-store`.
     NoStore,
     /// `private`, and nobody set the word aside.
     Private,
@@ -111,29 +140,36 @@ pub enum Refusal {
     NoLifetime,
 }
 
-/// Whether a response with `status` and `headers` to `method` with `sent` may be kept.
-pub fn admit(
-    policy: &Policy,
-    (method, sent): (&Method, &HeaderMap),
-    (status, headers): (StatusCode, &HeaderMap),
-    wall: SystemTime,
-) -> Admission {
+/// Whether a response may be kept.
+pub fn admit(policy: &Policy, exchange: Exchange<'_>) -> Admission {
     use Admission::Refuse;
+    let Exchange { method, sent, status, headers, wall, .. } = exchange;
     if !policy.enabled {
         return Refuse(Refusal::Disabled);
     }
-    // "the request method is understood by the cache" (§3): understood, and worth keeping.
-    if method != Method::GET {
+    let targeted::Said { directives: said, targeted } = targeted::said(headers);
+    let lifetime = freshness::explicit_lifetime(&said, targeted, headers, wall);
+    // "the request method is understood by the cache" (§3). "Responses to POST requests are only cacheable when they
+    // include explicit freshness information … and a Content-Location header field that has the same value as the
+    // POST's target URI" (RFC 9110 §9.3.3).
+    let posted =
+        *method == Method::POST && exchange.is_of_target && lifetime.is_some() && status.is_success();
+    if *method != Method::GET && !posted {
         return Refuse(Refusal::Method);
     }
-    // Statuses that speak of one moment or one requester; 206 and 304 are parts, not wholes.
-    if status.is_informational() || matches!(status.as_u16(), 206 | 304 | 428 | 431 | 511) {
+    // "the response status code is final" (§3). These speak of one moment or one requester; a 304 is about another
+    // response, and a 206 that nobody asked for is about nothing.
+    let unasked = status == StatusCode::PARTIAL_CONTENT && !sent.contains_key(header::RANGE);
+    if status.is_informational() || unasked || matches!(status.as_u16(), 304 | 416 | 428 | 431 | 511) {
         return Refuse(Refusal::Status);
     }
-    let said = Directives::from_headers(headers, &header::CACHE_CONTROL);
-    // "the no-store cache directive is not present in the response" (§3); of the request, §5.2.1.5.
-    let asked = Directives::from_headers(sent, &header::CACHE_CONTROL);
-    if said.no_store || (policy.honour_request_directives && asked.no_store) {
+    // "if the response status code is 206 or 304, or the must-understand cache directive … is present: the cache
+    // understands the response status code" (§3); then it "SHOULD ignore the no-store directive" (§5.2.2.3).
+    if said.must_understand && !heuristics::is_understood(status) {
+        return Refuse(Refusal::Status);
+    }
+    // "the no-store cache directive is not present in the response" (§3).
+    if said.no_store && !said.must_understand {
         return Refuse(Refusal::NoStore);
     }
     // "if the cache is shared: the private response directive is either not present or allows a shared cache" (§3).
@@ -146,35 +182,45 @@ pub fn admit(
     if own_credentials && !(said.public || said.must_revalidate || said.s_maxage.is_some()) {
         return Refuse(Refusal::Credentials);
     }
-    let Some(selectors) = selectors(headers, sent) else { return Refuse(Refusal::VaryStar) };
-    let lifetime = explicit_lifetime(&said, headers, wall);
+    let Some(selectors) = vary::selectors(headers, sent) else { return Refuse(Refusal::VaryStar) };
     let ttl = policy.ttl_of(status).filter(|_| !own_credentials && may_extend(status));
     // A response that sets a cookie is about one client; only the upstream's own word shares it.
-    if lifetime.is_none() && headers.contains_key(header::SET_COOKIE) {
+    if (lifetime.is_none() || said.private) && headers.contains_key(header::SET_COOKIE) {
         return Refuse(Refusal::Cookie);
     }
-    if said.private && headers.contains_key(header::SET_COOKIE) {
-        return Refuse(Refusal::Cookie);
-    }
+    // "A cache MUST NOT use heuristics to determine freshness when an explicit expiration time is present"; it may on
+    // "responses … that are defined as heuristically cacheable", or "marked as explicitly cacheable (e.g., with a
+    // public response directive)" (§4.2.2).
+    let guessable = heuristics::is_heuristically_cacheable(status) || said.public;
+    let heuristic = || freshness::heuristic_lifetime(headers, wall);
     let facts = Facts {
         lifetime,
+        heuristic: (lifetime.is_none() && guessable && policy.heuristics).then(heuristic).flatten(),
         no_cache: said.no_cache,
         private: said.private,
         never_stale: said.must_revalidate || said.proxy_revalidate || said.s_maxage.is_some(),
         while_revalidating: said.stale_while_revalidate,
         if_error: said.stale_if_error,
     };
+    let stated = lifetime.is_some() || facts.heuristic.is_some();
     // Not RFC 9111's affair: whoever waits for the same call would only make it again to learn the same.
-    if status == StatusCode::TOO_MANY_REQUESTS || (lifetime.is_none() && status.is_server_error()) {
+    if status == StatusCode::TOO_MANY_REQUESTS || (!stated && status.is_server_error()) {
         return Admission::Share;
     }
-    // Kept only where it could be given out at least once.
-    let stated = lifetime.is_some() || ttl.is_some();
+    // Kept only where it could be given out at least once, if only after asking whether it still holds.
+    let validatable = validators::has_validator(headers) && (stated || guessable);
     let useful = lifetime_of(policy, status, &facts, ttl) + stale_allowance(policy, &facts);
-    if !stated || useful.is_zero() {
+    if !(validatable || ((stated || ttl.is_some()) && !useful.is_zero())) {
         return Refuse(Refusal::NoLifetime);
     }
-    Admission::Keep { facts, initial_age: initial_age(headers, wall), selectors }
+    Admission::Keep(Kept {
+        facts,
+        initial_age: freshness::initial_age(headers, exchange.delay, wall),
+        selectors,
+        // "no-cache=… the cache MUST NOT use the listed header fields" (§5.2.2.4), "private=… MUST NOT store [them]"
+        // (§5.2.2.7).
+        without: said.no_cache_fields.into_iter().chain(said.private_fields).collect(),
+    })
 }
 
 /// What to do with a held response.
@@ -184,6 +230,11 @@ pub enum Verdict {
     Fresh {
         /// What is left of its lifetime.
         left: Duration,
+    },
+    /// Give it out although its lifetime is over: the client said that it takes that.
+    Accepted {
+        /// How long its lifetime has been over.
+        over: Duration,
     },
     /// Give it out, and fetch a newer one meanwhile.
     FreshenMeanwhile {
@@ -201,43 +252,49 @@ pub enum Verdict {
     },
 }
 
-/// Whether `entry` answers a request with `asked` directives at `now`.
-pub fn decide(policy: &Policy, entry: &Entry, asked: Option<&Directives>, now: Moment) -> Verdict {
+/// Whether `entry` answers a request with `asked` directives at `now`; `honoured`: those count that cost calls.
+pub fn decide(policy: &Policy, entry: &Entry, asked: &Directives, honoured: bool, now: Moment) -> Verdict {
     let age = entry.age(now);
+    let facts = &entry.facts;
     let ttl = policy.ttl_of(entry.status).filter(|_| may_extend(entry.status));
-    let lifetime = lifetime_of(policy, entry.status, &entry.facts, ttl);
-    let fetch = |over: Duration| {
-        let allowed = stale_if_error(policy, &entry.facts);
+    let lifetime = lifetime_of(policy, entry.status, facts, ttl);
+    let over = age.saturating_sub(lifetime);
+    let fetch = || {
+        let allowed = stale_if_error(policy, facts);
         // "indicating that the client … accepts a stale response" for errors: the client may only lower it.
-        let lower = |allowed: Duration| {
-            asked.and_then(|asked| asked.stale_if_error).map_or(allowed, |wish| allowed.min(wish))
-        };
+        let lower = |allowed: Duration| asked.stale_if_error.map_or(allowed, |wish| allowed.min(wish));
         Verdict::Fetch {
             over,
             if_error: lower(allowed),
-            if_unreachable: lower(if stale_is_unstated(policy, &entry.facts) && !entry.facts.never_stale {
+            if_unreachable: lower(if stale_is_unstated(policy, facts) && !facts.never_stale {
                 policy.stale_if_unreachable
             } else {
                 allowed
             }),
         }
     };
-    if let Some(asked) = asked.filter(|_| policy.honour_request_directives) {
-        // "the client is unwilling to accept a response whose age is greater than the specified number" (§5.2.1.1);
-        // "no-cache … the client prefers that a stored response not be used … without successful validation" (§5.2.1.4).
-        if asked.no_cache || asked.max_age.is_some_and(|most| age > most) {
-            return fetch(age.saturating_sub(lifetime));
-        }
+    // "no-cache … the client prefers that a stored response not be used … without successful validation" (§5.2.1.4);
+    // "the client prefers a response whose age is less than or equal to the specified number of seconds" (§5.2.1.1);
+    // "… whose freshness lifetime is no less than its current age plus the specified time" (§5.2.1.3).
+    let too_old = asked.max_age.is_some_and(|most| age > most);
+    let too_stale = asked.min_fresh.is_some_and(|least| lifetime < age.saturating_add(least));
+    if honoured && (asked.no_cache || too_old || too_stale) {
+        return fetch();
     }
     // "response_is_fresh = (freshness_lifetime > current_age)" (§4.2).
     if lifetime > age {
         return Verdict::Fresh { left: lifetime - age };
     }
-    let over = age - lifetime;
-    if over < stale_while_revalidate(policy, &entry.facts) {
+    // "the client will accept a response that has exceeded its freshness lifetime" by no more than so much (§5.2.1.2),
+    // unless "prohibited by an explicit in-protocol directive" (§4.2.4).
+    let prohibited = facts.never_stale || facts.no_cache;
+    if honoured && !prohibited && asked.max_stale.is_some_and(|most| over <= most) {
+        return Verdict::Accepted { over };
+    }
+    if over < stale_while_revalidate(policy, facts) {
         return Verdict::FreshenMeanwhile { over };
     }
-    fetch(over)
+    fetch()
 }
 
 /// The lifetime that counts (§4.2.1): the upstream's, capped by the route; where it is silent, or where the route sets
@@ -256,7 +313,8 @@ fn lifetime_of(policy: &Policy, status: StatusCode, facts: &Facts, ttl: Option<D
     match facts.lifetime {
         Some(Duration::ZERO) if aside.max_age_0 && may_extend(status) => ttl.unwrap_or_default(),
         Some(lifetime) => capped(lifetime),
-        None => ttl.unwrap_or_default(),
+        // The operator knows better than a guess.
+        None => ttl.or(facts.heuristic.filter(|_| policy.heuristics).map(capped)).unwrap_or_default(),
     }
 }
 
@@ -291,49 +349,4 @@ fn stale_is_unstated(policy: &Policy, facts: &Facts) -> bool {
 /// The longest a response may outlive its lifetime, for whatever reason.
 fn stale_allowance(policy: &Policy, facts: &Facts) -> Duration {
     stale_while_revalidate(policy, facts).max(stale_if_error(policy, facts))
-}
-
-/// `s-maxage`, else `max-age`, else `Expires` minus `Date` (§4.2.1). An `Expires` that is no date means "already
-/// expired" (§5.3).
-fn explicit_lifetime(said: &Directives, headers: &HeaderMap, wall: SystemTime) -> Option<Duration> {
-    said.s_maxage.or(said.max_age).or_else(|| {
-        let expires = headers.get(header::EXPIRES)?;
-        let expires = date(expires).unwrap_or(SystemTime::UNIX_EPOCH);
-        Some(expires.duration_since(date_of(headers, wall)).unwrap_or_default())
-    })
-}
-
-/// "corrected_initial_age" (§4.2.3), the response delay being nothing beside a second.
-fn initial_age(headers: &HeaderMap, wall: SystemTime) -> Duration {
-    let apparent = wall.duration_since(date_of(headers, wall)).unwrap_or_default();
-    let stated = headers
-        .get(header::AGE)
-        .and_then(|value| value.to_str().ok()?.split(',').next()?.trim().parse().ok())
-        .map_or(Duration::ZERO, |seconds: u64| Duration::from_secs(seconds.min(1 << 31)));
-    apparent.max(stated)
-}
-
-fn date_of(headers: &HeaderMap, wall: SystemTime) -> SystemTime {
-    headers.get(header::DATE).and_then(date).unwrap_or(wall)
-}
-
-fn date(value: &HeaderValue) -> Option<SystemTime> {
-    httpdate::parse_http_date(value.to_str().ok()?).ok()
-}
-
-/// The request's values of the fields that `Vary` names; `None` for `*` (§4.1: "always fails to match").
-fn selectors(headers: &HeaderMap, sent: &HeaderMap) -> Option<Selectors> {
-    let mut selectors = Vec::new();
-    for value in headers.get_all(header::VARY) {
-        for name in value.to_str().ok()?.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            // `*` is no field name either, so it ends here too.
-            let name = HeaderName::try_from(name).ok().filter(|name| name.as_str() != "*")?;
-            if !selectors.iter().any(|(held, _)| *held == name) {
-                // Copied: the request's own bytes lie in a read buffer that an entry must not keep alive.
-                let value = sent.get(&name).map(|value| HeaderValue::from_bytes(value.as_bytes()));
-                selectors.push((name, value.transpose().ok()?));
-            }
-        }
-    }
-    Some(selectors.into())
 }

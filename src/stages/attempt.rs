@@ -167,6 +167,7 @@ fn spare(call: &Call) -> Option<Call> {
         body: Body::Empty,
         deadline: call.deadline,
         keep: call.keep,
+        validates: call.validates.clone(),
         why: call.why,
     })
 }

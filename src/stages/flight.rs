@@ -20,6 +20,7 @@ use crate::model::exchange::{Answer, Call, Content, Fetch, Sharing, Timing};
 use crate::model::fault::Called;
 use crate::model::key::{BuildKeyHasher, Key};
 use crate::model::{Fault, FaultKind, Moment};
+use crate::rules::vary;
 use crate::state::clock::Clock;
 use crate::state::store::{Found, Store};
 use crate::state::tasks::Tasks;
@@ -185,7 +186,7 @@ impl<S: Stage<Call> + 'static> Flight<S> {
             hash_map::Entry::Vacant(vacant) => vacant,
         };
         // A flight stores before it leaves the table, so whoever finds the table empty may find its answer here.
-        if let Found::Entry(entry) = self.given.store.find(key, |name| fetch.headers.get(name))
+        if let Found::Entry(entry) = self.given.store.find(key, |name| vary::combined(&fetch.headers, name))
             && held.is_none_or(|held| entry.arrived > held)
         {
             return Ok(Joined::Landed(entry));
@@ -209,11 +210,13 @@ impl<S: Stage<Call> + 'static> Flight<S> {
             body: crate::model::Body::Empty,
             deadline: fetch.deadline,
             keep: true,
+            validates: fetch.validates.clone(),
             why: fetch.why,
         };
         self.aloft.active.inc();
         let entered = Entered { aloft: self.aloft.clone(), key: fetch.question.key.clone() };
         let inner = self.inner.clone();
+        let (store, key) = (self.given.store.clone(), fetch.question.key.clone());
         self.given.tasks.spawn(async move {
             let result = Box::pin(inner.call(call)).await;
             let landing = match result {
@@ -222,6 +225,9 @@ impl<S: Stage<Call> + 'static> Flight<S> {
                     Landing::Shared(entry, age, cache, timing)
                 }
                 Ok(answer) => {
+                    if !matches!(answer.cache, CacheStatus::Forwarded { stored: true, .. }) {
+                        store.remember_unshared(&key);
+                    }
                     // If its client has left, the answer is dropped here, and its connection with it.
                     let _ = give.send(answer);
                     Landing::Unshared
@@ -289,7 +295,7 @@ fn overloaded() -> Fault {
 }
 
 fn selects(entry: &Entry, sent: &HeaderMap) -> bool {
-    entry.is_selected_by(|name| sent.get(name))
+    vary::selects(entry, |name| vary::combined(sent, name))
 }
 
 /// The client's patience ended; its flight goes on for the others.
