@@ -28,7 +28,7 @@ use crate::edge::upstream::Upstreams;
 use crate::lasting::{Lasting, Unprovisioned};
 use crate::model::body::Body;
 use crate::model::exchange::{Answer, Arrival, Known, Notes};
-use crate::model::{Fault, FaultKind};
+use crate::model::{Fault, FaultKind, Interim};
 use crate::pipeline::{Stages, pipeline};
 use crate::provision::provision;
 use crate::stages::observe::{REQUEST_ID, Reported, Respond};
@@ -342,6 +342,7 @@ impl<P: Respond + 'static> Handler for Gate<P> {
             certificate: peer.certificate.clone(),
             at: self.clock.now(),
             notes,
+            interim: peer.interim.clone().map(Interim::to),
         });
         let way = self.way.load_full();
         // A panic is this program's mistake: one request pays for it, counted by its report, and the process lives.

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::Request;
 use http::header::{self, HeaderValue};
+use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt as _;
 
+use super::interims::{Interims, Interleaved};
 use super::listener::{Handler, Listener, Peer, Stream, draining};
 use super::tracked::{Doing, Overdue, Progress, Tracked, UnderWay};
 
@@ -40,12 +41,18 @@ pub async fn serve<T: Stream, H: Handler>(
     peer: Peer,
     handler: Arc<H>,
 ) {
-    let (progress, peer, handler) = (&progress, &peer, &handler);
+    let interims = Arc::new(Interims::default());
+    let peer = Peer { interim: Some(interims.clone()), ..peer };
+    let (progress, peer, handler, interims) = (&progress, &peer, &handler, &interims);
     let service = service_fn(|request: Request<Incoming>| {
         let under_way = UnderWay::alone(progress);
+        // "A server MUST NOT send a 1xx response to an HTTP/1.0 client" (RFC 9110 §15.2).
+        if request.version() == Version::HTTP_11 {
+            interims.open();
+        }
         let request = listener.received(request);
         async move {
-            let response = handler.handle(request, peer).await;
+            let response = interims.before(handler.handle(request, peer)).await;
             let mut response = response.map(|body| under_way.answer(body));
             if *listener.drain.borrow() {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -58,7 +65,7 @@ pub async fn serve<T: Stream, H: Handler>(
         .header_read_timeout(None)
         .max_headers(listener.limits.max_headers)
         .max_buf_size(listener.limits.max_head_bytes.max(MIN_BUFFER))
-        .serve_connection(TokioIo::new(io), service);
+        .serve_connection(TokioIo::new(Interleaved::new(io, interims.clone())), service);
     let patience = listener.patience();
     let mut drain = listener.drain.clone();
     let ended = {

@@ -5,6 +5,7 @@ pub mod arriving;
 pub mod connect;
 pub mod http1;
 pub mod http2;
+pub mod interims;
 pub mod listener;
 pub mod tls;
 pub mod tracked;

@@ -65,7 +65,7 @@ pub fn selects<'a>(entry: &Entry, sent: impl Fn(&HeaderName) -> Option<Cow<'a, [
 fn normal<'a>(name: &HeaderName, value: &'a [u8]) -> Cow<'a, [u8]> {
     let preference = [header::ACCEPT_LANGUAGE, header::ACCEPT_ENCODING, header::ACCEPT];
     if preference.contains(name) {
-        return Cow::Owned(preferences(value).join(&b','));
+        return Cow::Owned(preferences(value, *name == header::ACCEPT).join(&b','));
     }
     let members = members(value);
     let tight = members.len() == 1 && members[0].len() == value.len();
@@ -73,13 +73,20 @@ fn normal<'a>(name: &HeaderName, value: &'a [u8]) -> Cow<'a, [u8]> {
 }
 
 /// The members of a list of preferences in the order of their weights, each in lower case and without space; among
-/// equals the order says nothing (RFC 9110 §12.5).
-fn preferences(value: &[u8]) -> Vec<Vec<u8>> {
+/// equals the order says nothing (RFC 9110 §12.5). What the parameters of a media type mean is the type's affair, so they
+/// stay as they are.
+fn preferences(value: &[u8], of_types: bool) -> Vec<Vec<u8>> {
     let mut ranked: Vec<(u16, Vec<u8>)> = members(value)
         .into_iter()
         .map(|member| {
-            let kept = member.iter().filter(|byte| !byte.is_ascii_whitespace());
-            let mut member: Vec<u8> = kept.map(u8::to_ascii_lowercase).collect();
+            let named = member.iter().position(|&byte| byte == b';' && of_types).unwrap_or(member.len());
+            let mut quoted = false;
+            let kept = member.iter().enumerate().filter(|(_, byte)| {
+                quoted ^= **byte == b'"';
+                quoted || !byte.is_ascii_whitespace()
+            });
+            let lower = |(at, byte): (usize, &u8)| if at < named { byte.to_ascii_lowercase() } else { *byte };
+            let mut member: Vec<u8> = kept.map(lower).collect();
             let mut weight = 1000;
             if let Some(at) = weight_at(&member) {
                 weight = thousandths(&member[at + 3..]);
@@ -189,6 +196,9 @@ mod tests {
             ("accept-encoding", "gzip, br", "BR,gzip", true),
             ("accept", "a/b;level=1;q=0.1, c/d", "c/d,a/b;level=1;q=0.100", true),
             ("accept", "a/b;level=1, c/d", "c/d,a/b;level=2", false),
+            ("accept", "A/b;p=\"x y\"", "a/B ; p=\"x y\"", true),
+            ("accept", "a/b;p=\"x y\"", "a/b;p=\"xy\"", false),
+            ("accept", "a/b;p=X", "a/b;p=x", false),
         ] {
             let answered = HeaderMap::from_iter([(header::VARY, HeaderValue::from_static(name))]);
             let entry = entry(&answered, &map(&[(name, held)])).expect("no star");

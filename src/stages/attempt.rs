@@ -168,6 +168,7 @@ fn spare(call: &Call) -> Option<Call> {
         deadline: call.deadline,
         keep: call.keep,
         validates: call.validates.clone(),
+        interim: call.interim.clone(),
         why: call.why,
     })
 }

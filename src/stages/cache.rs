@@ -172,10 +172,21 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
         sharing: Sharing,
         held: Option<Arc<Entry>>,
     ) -> Result<Answer, Fault> {
-        let Ask { client, route, method, question, headers, body, deadline, .. } = ask;
+        let Ask { client, route, method, question, headers, body, deadline, interim, .. } = ask;
         let headers = asking(rules, &headers, &method, &sharing, held.as_deref());
-        let fetch =
-            Fetch { client, route, method, question, headers, body, deadline, sharing, validates: held, why };
+        let fetch = Fetch {
+            client,
+            route,
+            method,
+            question,
+            headers,
+            body,
+            deadline,
+            sharing,
+            validates: held,
+            interim,
+            why,
+        };
         // Boxed here, so that a hit does not carry the size of the whole way below.
         Box::pin(self.below.call(fetch)).await
     }
@@ -229,6 +240,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
             deadline: now + rules.patience,
             sharing,
             validates: Some(entry.clone()),
+            interim: None,
             why: Why::Stale,
         };
         let (below, clock, store) = (self.below.clone(), self.given.clock.clone(), self.given.store.clone());

@@ -19,9 +19,10 @@ use crate::model::entry::Entry;
 use crate::model::exchange::{Answer, Call, Content, Fetch, Sharing, Timing};
 use crate::model::fault::Called;
 use crate::model::key::{BuildKeyHasher, Key};
-use crate::model::{Fault, FaultKind, Moment};
+use crate::model::{Fault, FaultKind, Interim, Moment};
 use crate::rules::vary;
 use crate::state::clock::Clock;
+use crate::state::relay::Relay;
 use crate::state::store::{Found, Store};
 use crate::state::tasks::Tasks;
 
@@ -90,6 +91,8 @@ struct Waiting {
     deadline: Moment,
     /// Counts who waits.
     aboard: Arc<()>,
+    /// Tells them what is said before the answer.
+    relay: Arc<Relay>,
 }
 
 /// How a flight ended.
@@ -182,7 +185,10 @@ impl<S: Stage<Call> + 'static> Flight<S> {
             {
                 return Err(overloaded());
             }
-            hash_map::Entry::Occupied(waiting) => return Ok(Joined::Passenger(waiting.get().clone())),
+            hash_map::Entry::Occupied(waiting) => {
+                board(&waiting.get().relay, fetch);
+                return Ok(Joined::Passenger(waiting.get().clone()));
+            }
             hash_map::Entry::Vacant(vacant) => vacant,
         };
         // A flight stores before it leaves the table, so whoever finds the table empty may find its answer here.
@@ -193,14 +199,23 @@ impl<S: Stage<Call> + 'static> Flight<S> {
         }
         let (land, landing) = watch::channel(None);
         let (give, own) = oneshot::channel();
-        let waiting = Waiting { landing, deadline: fetch.deadline, aboard: Arc::default() };
+        let relay = Arc::<Relay>::default();
+        board(&relay, fetch);
+        let waiting =
+            Waiting { landing, deadline: fetch.deadline, aboard: Arc::default(), relay: relay.clone() };
         vacant.insert(waiting.clone());
         drop(flights);
-        self.take_off(fetch, land, give);
+        self.take_off(fetch, relay, land, give);
         Ok(Joined::Pilot(waiting, own))
     }
 
-    fn take_off(&self, fetch: &Fetch, land: watch::Sender<Option<Landing>>, give: oneshot::Sender<Answer>) {
+    fn take_off(
+        &self,
+        fetch: &Fetch,
+        relay: Arc<Relay>,
+        land: watch::Sender<Option<Landing>>,
+        give: oneshot::Sender<Answer>,
+    ) {
         let call = Call {
             client: fetch.client,
             route: fetch.route,
@@ -211,6 +226,7 @@ impl<S: Stage<Call> + 'static> Flight<S> {
             deadline: fetch.deadline,
             keep: true,
             validates: fetch.validates.clone(),
+            interim: Some(Interim::to(relay)),
             why: fetch.why,
         };
         self.aloft.active.inc();
@@ -287,6 +303,12 @@ struct Waits<'a>(&'a AtomicUsize);
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn board(relay: &Relay, fetch: &Fetch) {
+    if let Some(client) = &fetch.interim {
+        relay.board(client);
     }
 }
 

@@ -147,7 +147,7 @@ impl Decide<Routed> for Understand {
         let Some(lens) = self.lenses.get(route.place()) else {
             return Next::refuse(FaultKind::NoSuchRoute);
         };
-        let Arrival { method, uri, headers, body, peer, at, notes, .. } = *arrival;
+        let Arrival { method, uri, headers, body, peer, at, notes, interim, .. } = *arrival;
         let (question, understood) = lens.reading.read(uri.path(), uri.query().unwrap_or_default());
         if let (Some(understood), Some(params)) = (&understood, &lens.reading.params) {
             let strict = self.strict.get(client.place()).is_some_and(|strict| *strict);
@@ -167,7 +167,17 @@ impl Decide<Routed> for Understand {
             return Next::refuse(fault.detail(format!("at most {} bytes", lens.max_body_bytes)));
         }
         let patience = stated_timeout(&headers).map_or(lens.timeout, |stated| stated.min(lens.timeout));
-        Next::On(Ask { client, route, method, question, headers, body, deadline: at + patience, peer })
+        Next::On(Ask {
+            client,
+            route,
+            method,
+            question,
+            headers,
+            body,
+            deadline: at + patience,
+            peer,
+            interim,
+        })
     }
 }
 

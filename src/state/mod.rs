@@ -5,5 +5,6 @@ pub mod clock;
 pub mod limits;
 pub mod metrics;
 pub mod quota;
+pub mod relay;
 pub mod store;
 pub mod tasks;
