@@ -154,7 +154,7 @@ impl Stage<Signed<Grant>> for Upstreams {
         *request.headers_mut() = headers;
         if let Some(interim) = interim {
             hyper::ext::on_informational(&mut request, move |said| {
-                relay(&interim, said.status(), said.headers())
+                relay(&interim, said.status(), said.headers());
             });
         }
         let sent = self.clock.now();
