@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::config::plan::{Plan, Route};
 use crate::model::exchange::{ClientId, Question};
 use crate::provision::reading;
+use crate::rules::message::{Objection, normalized};
 use crate::rules::params::{Params, Understood};
 use crate::rules::routes::Routes;
 
@@ -97,6 +98,8 @@ fn parse(request: &str) -> Result<(Method, Uri), String> {
             _ => vec![char],
         })
         .collect();
+    let refused = |objection: Objection| format!("`{target}` is refused: {}", objection.why);
+    let escaped = normalized(&escaped).map_err(refused)?.unwrap_or(escaped);
     let uri = escaped.parse().map_err(|error| format!("`{target}` is no path and query: {error}"))?;
     Ok((method, uri))
 }

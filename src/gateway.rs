@@ -1,19 +1,13 @@
 //! The running gate: binds the listeners, owns what runs, and ends it. Readiness, reload and drain.
 
-use std::any::Any;
 use std::fmt;
 use std::io;
 use std::net::{self, SocketAddr};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use futures_util::FutureExt as _;
-use http::header::{self, HeaderMap, HeaderValue};
-use http::{Request, Response, StatusCode};
-use ring::rand::{SecureRandom as _, SystemRandom};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -22,18 +16,17 @@ use crate::config::Environment;
 use crate::config::plan::{Plan, Server};
 use crate::console::{Operators, Own};
 use crate::edge::admin::Admin;
-use crate::edge::listener::{Handler, Limits, Listener, Peer};
+use crate::edge::listener::{Limits, Listener};
 use crate::edge::tls::ServerTls;
 use crate::edge::upstream::Upstreams;
+use crate::handler::Gate;
 use crate::lasting::{Lasting, Unprovisioned};
-use crate::model::body::Body;
-use crate::model::exchange::{Answer, Arrival, Known, Notes};
-use crate::model::{Fault, FaultKind, Interim};
+use crate::model::exchange::{Answer, Known};
+use crate::model::{Fault, Secret};
 use crate::pipeline::{Stages, pipeline};
 use crate::provision::provision;
-use crate::stages::observe::{REQUEST_ID, Reported, Respond};
+use crate::stages::observe::Respond;
 use crate::stages::steps::OwnPages;
-use crate::state::clock::Clock;
 
 /// A gate that is bound and provisioned, and serves when told to.
 pub struct Gateway {
@@ -130,19 +123,17 @@ impl Gateway {
             Arc::new(Own { plan: self.plan.clone(), clock: self.lasting.clock.clone() });
         let build = |plan: &Plan| provision(plan, &self.lasting, own.clone(), &self.environment);
         let (stages, upstreams) = build(&self.plan.load()).map_err(StartError::Unprovisioned)?;
-        let gate = Arc::new(Gate {
-            way: ArcSwap::from_pointee(way(stages, upstreams)),
-            clock: self.lasting.clock.clone(),
-            ids: Ids::new(),
-        });
+        let gate = Arc::new(Gate::new(way(stages, upstreams), self.lasting.clock.clone()));
         let (drain, draining) = watch::channel(false);
         let (stop_admin, admin_stopping) = watch::channel(false);
         let plan = self.plan.load_full();
         self.announce();
         let lasting = &self.lasting;
         let tls = Arc::new(ArcSwapOption::new(tls(&plan).map_err(StartError::Unprovisioned)?));
-        let listener = |limits, drain| Listener {
-            limits,
+        let limits = Arc::new(ArcSwap::from_pointee(limits_of(&plan.server)));
+        let admin_limits = Arc::new(ArcSwap::from_pointee(admin_limits_of(&plan.server)));
+        let listener = |limits: &Arc<ArcSwap<Limits>>, drain| Listener {
+            limits: limits.clone(),
             tls: tls.clone(),
             clock: lasting.clock.clone(),
             tasks: lasting.tasks.clone(),
@@ -151,19 +142,16 @@ impl Gateway {
             drain,
         };
         let console = Operators { plan: self.plan.clone(), lasting: lasting.clone(), ready: ready.clone() };
-        let admin = Arc::new(Admin {
-            console: Arc::new(console),
-            token: plan.admin.token.as_ref().map(|token| token.value.clone()),
-        });
-        let gate_listener = listener(limits(&plan.server), draining);
+        let admin = Arc::new(Admin { console: Arc::new(console), token: ArcSwapOption::new(token(&plan)) });
+        let gate_listener = listener(&limits, draining);
         let admin_listener = Listener {
             // Not counted: a metric that counts whoever reads it never shows zero.
             tasks: crate::state::tasks::Tasks::new(uncounted()),
             connections: uncounted(),
             tls: Arc::default(),
-            ..listener(admin_limits(&plan.server), admin_stopping)
+            ..listener(&admin_limits, admin_stopping)
         };
-        let admin_task = admin_listener.tasks.clone().spawn(admin_listener.serve(self.admin, admin));
+        let admin_task = admin_listener.tasks.clone().spawn(admin_listener.serve(self.admin, admin.clone()));
         let accepting = gate_listener.serve(self.gate, gate.clone());
         let mut accepting = std::pin::pin!(accepting);
         let whole = loop {
@@ -173,11 +161,15 @@ impl Gateway {
             };
             match order {
                 Order::Reload(plan) => {
-                    let built = build(&plan).and_then(|built| Ok((built, self::tls(&plan)?)));
+                    let built = self::tls(&plan).and_then(|renewed| Ok((renewed, build(&plan)?)));
                     let result = match built {
-                        Ok(((stages, upstreams), renewed)) => {
+                        Ok((renewed, (stages, upstreams))) => {
                             tls.store(renewed);
-                            gate.way.store(Arc::new(way(stages, upstreams)));
+                            limits.store(Arc::new(limits_of(&plan.server)));
+                            admin_limits.store(Arc::new(admin_limits_of(&plan.server)));
+                            admin.token.store(token(&plan));
+                            tell_of(&plan, &self.plan.load());
+                            gate.take(way(stages, upstreams));
                             self.plan.store(plan);
                             tracing::info!("serving by the new configuration");
                             "ok"
@@ -250,6 +242,28 @@ fn way(stages: Stages, upstreams: Upstreams) -> impl Respond + 'static {
     pipeline(stages, upstreams)
 }
 
+/// Tells what a reload cannot change, and what the new plan warns of.
+fn tell_of(new: &Plan, old: &Plan) {
+    let kept = [
+        ("server.listen", new.server.listen != old.server.listen),
+        ("admin.listen", new.admin.listen != old.admin.listen),
+        ("cache.max_bytes", new.cache.max_bytes != old.cache.max_bytes),
+        ("cache.max_inflight_bytes", new.cache.max_inflight_bytes != old.cache.max_inflight_bytes),
+        ("log", new.log != old.log),
+    ];
+    for (key, _) in kept.iter().filter(|(_, changed)| *changed) {
+        tracing::warn!(key, "this changes at the next start only");
+    }
+    for warning in &new.warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// What operators must present, if anything.
+fn token(plan: &Plan) -> Option<Arc<Secret>> {
+    plan.admin.token.as_ref().map(|token| Arc::new(token.value.clone()))
+}
+
 /// TLS towards clients, if the plan has any.
 fn tls(plan: &Plan) -> Result<Option<Arc<rustls::ServerConfig>>, Unprovisioned> {
     let config = plan.server.tls.as_ref().map(ServerTls::to_config).transpose();
@@ -292,10 +306,11 @@ async fn second(orders: &mut tokio::sync::mpsc::Receiver<Order>) {
     }
 }
 
-fn limits(server: &Server) -> Limits {
+fn limits_of(server: &Server) -> Limits {
     Limits {
         header_timeout: server.header_timeout,
         body_timeout: server.body_timeout,
+        body_total_timeout: server.body_total_timeout,
         idle_timeout: server.idle_timeout,
         max_head_bytes: server.max_head_bytes,
         max_headers: server.max_headers,
@@ -309,94 +324,12 @@ fn limits(server: &Server) -> Limits {
 const MOST_OPERATORS: usize = 256;
 const ADMIN_BODY_BYTES: u64 = 64 << 10;
 
-fn admin_limits(server: &Server) -> Limits {
-    Limits { max_connections: MOST_OPERATORS, max_body_bytes: ADMIN_BODY_BYTES, ..limits(server) }
+fn admin_limits_of(server: &Server) -> Limits {
+    Limits { max_connections: MOST_OPERATORS, max_body_bytes: ADMIN_BODY_BYTES, ..limits_of(server) }
 }
 
 /// A gauge nobody reads.
 fn uncounted() -> prometheus::IntGauge {
     prometheus::core::GenericGauge::new("uncounted", "nobody reads this")
         .unwrap_or_else(|_| unreachable!("the name is legal"))
-}
-
-/// The handler of the gate's listener: a way of requests that a reload replaces.
-struct Gate<P> {
-    way: ArcSwap<P>,
-    clock: Clock,
-    ids: Ids,
-}
-
-impl<P: Respond + 'static> Handler for Gate<P> {
-    type Body = Reported;
-
-    async fn handle(&self, request: Request<Body>, peer: &Peer) -> Response<Reported> {
-        let (head, body) = request.into_parts();
-        let notes = Notes::new(self.ids.of(&head.headers));
-        let id = notes.id.clone();
-        let arrival = Box::new(Arrival {
-            method: head.method,
-            uri: head.uri,
-            headers: head.headers,
-            body,
-            peer: peer.address,
-            certificate: peer.certificate.clone(),
-            at: self.clock.now(),
-            notes,
-            interim: peer.interim.clone().map(Interim::to),
-        });
-        let way = self.way.load_full();
-        // A panic is this program's mistake: one request pays for it, counted by its report, and the process lives.
-        match AssertUnwindSafe(way.respond(arrival)).catch_unwind().await {
-            Ok(response) => response,
-            Err(panic) => panicked(panic.as_ref(), id),
-        }
-    }
-}
-
-fn panicked(panic: &(dyn Any + Send), id: HeaderValue) -> Response<Reported> {
-    let message =
-        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(
-        id = id.to_str().unwrap_or_default(),
-        message = message.unwrap_or("no message"),
-        "a request met a panic"
-    );
-    let problem = Fault::new(FaultKind::Internal).to_problem(id.to_str().unwrap_or_default());
-    let mut response = Response::new(Reported::unreported(Body::Full(problem.into())));
-    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    response.headers_mut().insert(REQUEST_ID, id);
-    response
-}
-
-/// Makes request ids: a random word of the process, then a count.
-struct Ids {
-    process: u32,
-    next: AtomicU64,
-}
-
-/// The longest request id of a client's that is kept.
-const LONGEST_ID: usize = 128;
-
-impl Ids {
-    fn new() -> Self {
-        let mut word = [0; 4];
-        // Without randomness ids repeat after a restart, which nobody depends on.
-        let _ = SystemRandom::new().fill(&mut word);
-        Self { process: u32::from_be_bytes(word), next: AtomicU64::new(1) }
-    }
-
-    /// The client's own id if it is visible ASCII of at most 128 characters, else a new one.
-    fn of(&self, headers: &HeaderMap) -> HeaderValue {
-        let own = headers.get(REQUEST_ID).filter(|id| {
-            let id = id.as_bytes();
-            (1..=LONGEST_ID).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
-        });
-        if let Some(id) = own {
-            return id.clone();
-        }
-        let count = self.next.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:08x}-{count:x}", self.process);
-        HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("-"))
-    }
 }

@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::config::plan::Plan;
+use crate::rules::window::WindowRule;
 use crate::stages::attempt::Standing;
 use crate::stages::keep::Arriving;
 use crate::state::clock::Clock;
+use crate::state::limits::{AddressLimit, Budget, ClientLimit, RateLimit};
 use crate::state::metrics::Metrics;
-use crate::state::quota::{Account, AccountMeters, AccountRules, Ceiling};
+use crate::state::quota::{Account, AccountMeters, Ceiling, Terms};
 use crate::state::store::Store;
 use crate::state::tasks::Tasks;
 
@@ -30,6 +32,9 @@ pub struct Lasting {
     /// Accounts by (upstream, account), with the rules they were made from: an unchanged account keeps what it has
     /// spent and whether it rests.
     accounts: Mutex<HashMap<(String, String), HeldAccount>>,
+    client_limits: Mutex<HashMap<String, HeldLimit<RateLimit, ClientLimit>>>,
+    address_limit: Mutex<HashMap<String, HeldLimit<RateLimit, AddressLimit>>>,
+    budgets: Mutex<HashMap<String, HeldLimit<WindowRule, Budget>>>,
     /// The upstreams' ceilings by name, with the number they were made from.
     ceilings: Mutex<HashMap<String, (usize, Ceiling)>>,
     /// How the upstreams have been doing, by name and address: others at an address begin anew.
@@ -61,8 +66,10 @@ impl std::fmt::Display for Unprovisioned {
 
 impl std::error::Error for Unprovisioned {}
 
-/// An account, with the rules and the ceiling it was made from.
-type HeldAccount = (AccountRules, Ceiling, Arc<Account>);
+/// An account, with the windows it was made from.
+type HeldAccount = (Vec<WindowRule>, Arc<Account>);
+/// A limit of a client's, with the rule it was made from.
+type HeldLimit<R, L> = (R, Arc<L>);
 
 impl Lasting {
     /// Everything new, as `plan` sizes it.
@@ -79,6 +86,9 @@ impl Lasting {
             store: Store::new(plan.cache.max_bytes),
             arriving: Arriving::new(plan.cache.max_inflight_bytes),
             accounts: Mutex::default(),
+            client_limits: Mutex::default(),
+            address_limit: Mutex::default(),
+            budgets: Mutex::default(),
             ceilings: Mutex::default(),
             standings: Mutex::default(),
             metrics,
@@ -95,6 +105,21 @@ impl Lasting {
         for (.., account) in self.accounts.lock().unwrap_or_else(PoisonError::into_inner).values() {
             account.refresh();
         }
+    }
+
+    /// The limit of the client called `name`, kept if its rule is the same.
+    pub fn client_limit(&self, name: &str, rule: RateLimit) -> Arc<ClientLimit> {
+        keep(&self.client_limits, name, rule, |rule| ClientLimit::new(rule, &self.clock))
+    }
+
+    /// The limit of everybody else, by address; kept if its rule is the same.
+    pub fn address_limit(&self, rule: RateLimit) -> Arc<AddressLimit> {
+        keep(&self.address_limit, "", rule, |rule| AddressLimit::new(rule, &self.clock))
+    }
+
+    /// What the client called `name` may cause, kept if its rule is the same.
+    pub fn budget(&self, name: &str, rule: WindowRule) -> Arc<Budget> {
+        keep(&self.budgets, name, rule, |rule| Budget::new(rule, &self.clock))
     }
 
     /// The ceiling of the upstream called `name`, kept if its number is the same.
@@ -123,36 +148,53 @@ impl Lasting {
         standings.entry((name.to_owned(), address.to_owned())).or_insert_with(new).clone()
     }
 
-    /// The account called `name` of an upstream, kept if its rules and its ceiling are the same.
+    /// The account called `name` of an upstream: kept, with what was spent of it, if its windows are the same.
     pub fn account(
         &self,
         name: (String, String),
-        rules: AccountRules,
+        windows: &[WindowRule],
+        terms: Terms,
         label: &str,
-        ceiling: &Ceiling,
     ) -> Arc<Account> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((held, under, account)) = accounts.get(&name)
-            && *held == rules
-            && under == ceiling
+        if let Some((held, account)) = accounts.get(&name)
+            && held == windows
         {
+            account.adapt(terms);
             return account.clone();
         }
         let metrics = &self.metrics;
-        let window = |rule: &crate::rules::window::WindowRule| format!("{}/{:?}", rule.requests, rule.per);
+        let window = |rule: &WindowRule| format!("{}/{:?}", rule.requests, rule.per);
         let meters = AccountMeters {
             permits: metrics.permits.clone(),
             waiting: metrics.queue_length.with_label_values(&[label, "interactive"]),
             waits: metrics.quota_wait.with_label_values(&[label]),
-            remaining: rules
-                .windows
+            remaining: windows
                 .iter()
                 .map(|rule| metrics.quota_remaining.with_label_values(&[label, &window(rule)]))
                 .collect(),
             paused: metrics.account_paused.with_label_values(&[label]),
         };
-        let account = Account::new(rules.clone(), ceiling.clone(), self.clock.clone(), meters);
-        accounts.insert(name, (rules, ceiling.clone(), account.clone()));
+        let account = Account::new(windows, terms, self.clock.clone(), meters);
+        accounts.insert(name, (windows.to_vec(), account.clone()));
         account
+    }
+}
+
+/// What is held under `name` if it was made from the same rule, else a new one.
+fn keep<R: Copy + PartialEq, L>(
+    held: &Mutex<HashMap<String, HeldLimit<R, L>>>,
+    name: &str,
+    rule: R,
+    new: impl FnOnce(R) -> L,
+) -> Arc<L> {
+    let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+    match held.get(name) {
+        Some((of, limit)) if *of == rule => limit.clone(),
+        _ => {
+            let limit = Arc::new(new(rule));
+            held.insert(name.to_owned(), (rule, limit.clone()));
+            limit
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::stages::keep::KeepLayer;
 use crate::stages::observe::{ObserveLayer, Respond};
 use crate::stages::quota::QuotaLayer;
 use crate::stages::step;
-use crate::stages::steps::{Authenticate, LimitClient, Route, Understand};
+use crate::stages::steps::{Authenticate, Inspect, LimitClient, Route, Understand};
 use crate::state::quota::Grant;
 
 /// What each stage is given; made from a plan by `provision`.
@@ -24,6 +24,8 @@ use crate::state::quota::Grant;
 pub struct Stages {
     /// Reports every request.
     pub observe: ObserveLayer,
+    /// What a head must satisfy.
+    pub inspect: Inspect,
     /// Who asks.
     pub authenticate: Authenticate,
     /// Which route.
@@ -51,6 +53,7 @@ pub fn pipeline<U: Stage<Signed<Grant>> + 'static>(stages: Stages, upstream: U) 
     ServiceBuilder::new()
         // above the cache: every request
         .layer(stages.observe) //            Arrival            every exit is counted exactly once
+        .layer(step(stages.inspect)) //      = Arrival  400 405 414 417 421 501, where hyper leaves the rules of a head to us
         .layer(step(stages.authenticate)) // → Known    401     the client's key is removed here
         .layer(step(stages.route)) //        → Routed   403 404 405
         .layer(step(stages.understand)) //   → Ask      400 413 refuses a parameter only where strictness was asked

@@ -7,16 +7,17 @@ use std::time::Duration;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use ring::digest;
 
-use crate::config::Environment;
-use crate::config::plan::{Account as AccountPlan, Plan, Route as RoutePlan};
+use crate::config::plan::{Account as AccountPlan, Credential, Plan, Route as RoutePlan};
+use crate::config::{Environment, Place};
 use crate::edge::upstream::{UpstreamSettings, Upstreams};
 use crate::lasting::{Lasting, Unprovisioned};
 use crate::model::Secret;
 use crate::model::exchange::{ClientId, RouteId};
 use crate::pipeline::Stages;
-use crate::rules::addresses::{Addresses, Place};
+use crate::rules::addresses::{Addresses, Served};
 use crate::rules::headers::Forwarding;
 use crate::rules::identity::Clients;
+use crate::rules::message::HeadRules;
 use crate::rules::routes::Routes;
 use crate::rules::understanding::Reading;
 use crate::stages::attempt::AttemptLayer;
@@ -26,10 +27,9 @@ use crate::stages::flight::FlightLayer;
 use crate::stages::keep::KeepLayer;
 use crate::stages::observe::{ObserveLayer, Reports};
 use crate::stages::quota::{CallMeters, Purse, QuotaLayer};
-use crate::stages::steps::{Authenticate, Lane, Lens, LimitClient, OwnPages, Route, Understand};
-use crate::state::limits::{AddressLimit, Budget, ClientLimit};
+use crate::stages::steps::{Authenticate, Inspect, Lane, Lens, LimitClient, OwnPages, Route, Understand};
 use crate::state::metrics::RouteMeters;
-use crate::state::quota::{Account, AccountRules, Ceiling};
+use crate::state::quota::{Account, Ceiling, Terms};
 
 /// Provisions `plan`: the stages, and the innermost one.
 ///
@@ -65,12 +65,12 @@ pub fn provision(
         .zip(0..)
         .filter_map(|(client, at)| Some((client.certificate.clone()?, ClientId(at))));
     let routes = plan.routes.iter().zip(0..).map(|(route, at)| (route.path.clone(), RouteId(at)));
-    let (purses, vaults) = accounts(plan, lasting, environment);
     let upstreams = plan.upstreams.iter().map(|upstream| UpstreamSettings {
         scheme: upstream.scheme.clone(),
         authority: upstream.authority.clone(),
         connect_timeout: upstream.connect_timeout,
         timeout: upstream.timeout,
+        total_timeout: upstream.total_timeout,
         idle_timeout: upstream.idle_timeout,
         max_idle: upstream.max_concurrent,
         http2: upstream.http2,
@@ -79,8 +79,16 @@ pub fn provision(
     let by_route = plan.routes.iter().map(|route| route.upstream).collect();
     let upstreams = Upstreams::new(upstreams, by_route, clock.clone())
         .map_err(|error| Unprovisioned::Tls(error.to_string()))?;
+    // Last, since it is the one thing here that what already runs can see.
+    let (purses, vaults) = accounts(plan, lasting, environment);
     let stages = Stages {
         observe: ObserveLayer { reports: Arc::new(reports) },
+        inspect: Inspect {
+            rules: Arc::new(HeadRules {
+                max_target_bytes: plan.server.max_target_bytes,
+                hosts: plan.server.hosts.clone(),
+            }),
+        },
         authenticate: Authenticate {
             clients: Arc::new(Clients::new(keys, certificates, plan.server.allow_anonymous, &lasting.pepper)),
         },
@@ -92,14 +100,15 @@ pub fn provision(
         understand: Understand {
             lenses: plan.routes.iter().map(|route| lens(plan, route)).collect(),
             strict: plan.clients.iter().map(|client| client.strict).collect(),
+            remembered: Arc::default(),
         },
         limit_client: LimitClient {
             declared: plan
                 .clients
                 .iter()
-                .map(|client| Some(ClientLimit::new(client.rate_limit?, clock)))
+                .map(|client| Some(lasting.client_limit(&client.name, client.rate_limit?)))
                 .collect(),
-            addresses: plan.server.rate_limit.map(|limit| Arc::new(AddressLimit::new(limit, clock))),
+            addresses: plan.server.rate_limit.map(|limit| lasting.address_limit(limit)),
         },
         cache: CacheLayer {
             routes: plan.routes.iter().map(|route| cache_rules(plan, route)).collect(),
@@ -126,7 +135,7 @@ pub fn provision(
             clock: clock.clone(),
             max_entry_bytes: plan.cache.max_entry_bytes,
             arriving: lasting.arriving.clone(),
-            addresses: Arc::new(Addresses(plan.routes.iter().map(|route| place(plan, route)).collect())),
+            addresses: Arc::new(Addresses(plan.routes.iter().map(|route| served(plan, route)).collect())),
         },
         attempt: AttemptLayer {
             standings: plan
@@ -141,7 +150,11 @@ pub fn provision(
         },
         quota: QuotaLayer {
             purses,
-            budgets: plan.clients.iter().map(|client| Some(Budget::new(client.budget?, clock))).collect(),
+            budgets: plan
+                .clients
+                .iter()
+                .map(|client| Some(lasting.budget(&client.name, client.budget?)))
+                .collect(),
             clock: clock.clone(),
         },
         credentials: CredentialsLayer { vaults },
@@ -180,27 +193,25 @@ fn accounts(plan: &Plan, lasting: &Lasting, environment: &Arc<dyn Environment>) 
         .map(|account| {
             let label = label(plan, account);
             let name = (plan.upstreams[account.upstream].name.clone(), account.name.clone());
-            let rules = AccountRules {
-                windows: account.quota.clone(),
+            let terms = Terms {
                 max_wait: account.max_wait,
                 max_waiting: account.max_waiting,
+                ceiling: ceilings[account.upstream].clone(),
             };
-            let quota = lasting.account(name, rules, &label, &ceilings[account.upstream]);
+            let quota = lasting.account(name, &account.quota, terms, &label);
             (purse(&label, account.upstream, quota), vault(account, environment))
         })
         .collect();
     let routes = plan.routes.iter().map(|route| match route.account.and_then(|at| held.get(at)) {
         Some((purse, vault)) => (purse.clone(), Some(vault.clone())),
         None => {
-            let rules = AccountRules {
-                windows: Vec::new(),
+            let upstream = &plan.upstreams[route.upstream];
+            let terms = Terms {
                 max_wait: NO_ACCOUNT_WAIT,
                 max_waiting: NO_ACCOUNT_WAITING,
+                ceiling: ceilings[route.upstream].clone(),
             };
-            let upstream = &plan.upstreams[route.upstream];
-            let name = (upstream.name.clone(), String::new());
-            let ceiling = &ceilings[route.upstream];
-            let account = lasting.account(name, rules, "none", ceiling);
+            let account = lasting.account((upstream.name.clone(), String::new()), &[], terms, "none");
             (purse("none", route.upstream, account), None)
         }
     });
@@ -243,9 +254,9 @@ fn vault(account: &AccountPlan, environment: &Arc<dyn Environment>) -> Arc<Vault
         query.iter().map(|(name, held)| (name.clone(), held.value.clone())).collect(),
     );
     Vault::new(first, move || {
-        let headers =
-            headers.iter().map(|(name, held)| Some((name.clone(), held.reload(environment.as_ref())?)));
-        let query = query.iter().map(|(name, held)| Some((name.clone(), held.reload(environment.as_ref())?)));
+        let again = |held: &Credential, place| held.reload(environment.as_ref(), place);
+        let headers = headers.iter().map(|(name, held)| Some((name.clone(), again(held, Place::Header)?)));
+        let query = query.iter().map(|(name, held)| Some((name.clone(), again(held, Place::Query)?)));
         Some(held(headers.collect::<Option<_>>()?, query.collect::<Option<_>>()?))
     })
 }
@@ -324,9 +335,9 @@ fn nobody_declared(plan: &Plan) -> bool {
     plan.clients.len() == 1
 }
 
-fn place(plan: &Plan, route: &RoutePlan) -> Place {
+fn served(plan: &Plan, route: &RoutePlan) -> Served {
     let upstream = &plan.upstreams[route.upstream];
-    Place {
+    Served {
         scheme: upstream.scheme.clone(),
         authority: upstream.authority.clone(),
         reading: reading(plan, route),

@@ -19,7 +19,7 @@ const FLOORS: [&[&str]; 11] = [
     &["config"],
     &["pipeline", "lasting"],
     &["provision"],
-    &["explain", "console"],
+    &["explain", "console", "handler"],
     &["gateway"],
     &["main", "lib"],
 ];

@@ -14,6 +14,8 @@ mod reader;
 mod reuse;
 mod routes;
 mod secrets;
+pub use secrets::Place;
+pub use server::log_level;
 mod server;
 #[cfg(test)]
 #[allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]

@@ -46,10 +46,12 @@ impl Plan {
         page.maybe("rate_limit", server.rate_limit.map(rate));
         page.duration("header_timeout", server.header_timeout);
         page.duration("body_timeout", server.body_timeout);
+        page.duration("body_total_timeout", server.body_total_timeout);
         page.duration("idle_timeout", server.idle_timeout);
         page.size("max_head_bytes", server.max_head_bytes);
         page.line("max_headers", server.max_headers);
         page.size("max_target_bytes", server.max_target_bytes);
+        page.maybe("hosts", server.hosts.as_ref().map(|hosts| format!("{hosts:?}")));
         page.size("max_body_bytes", server.max_body_bytes);
         page.line("max_connections", server.max_connections);
         page.line("max_waiters_per_key", server.max_waiters_per_key);
@@ -136,6 +138,7 @@ fn describe_upstream(upstream: &Upstream, page: &mut Page) {
     page.text("url", format_args!("{}://{}{}", upstream.scheme, upstream.authority, upstream.base_path));
     page.duration("connect_timeout", upstream.connect_timeout);
     page.duration("timeout", upstream.timeout);
+    page.duration("total_timeout", upstream.total_timeout);
     page.line("max_concurrent", upstream.max_concurrent);
     page.duration("idle_timeout", upstream.idle_timeout);
     let versions = [(Http2::Negotiated, "negotiated"), (Http2::Never, "never"), (Http2::Always, "always")];

@@ -16,7 +16,7 @@ const EXPECTED: &str = "{ env = \"NAME\" } or { file = \"path\" }";
 
 /// Where a secret will stand, and so which bytes it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub enum Place {
     /// The value of a header field.
     Header,
     /// The value of a query parameter.
@@ -59,12 +59,12 @@ pub(super) fn credential(
 impl Credential {
     /// Reads the secret again, as after a rotation; `None` if it cannot be read or could not be sent. A literal stays
     /// what it is.
-    pub fn reload(&self, environment: &dyn Environment) -> Option<Secret> {
+    pub fn reload(&self, environment: &dyn Environment, place: Place) -> Option<Secret> {
         let value = match &self.source {
             SecretSource::Literal => self.value.clone(),
             source => fetch(source, environment).ok()?,
         };
-        check(&value, Place::Header).ok()?;
+        check(&value, place).ok()?;
         Some(value)
     }
 

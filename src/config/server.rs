@@ -37,10 +37,12 @@ pub(super) fn server(mut table: Table<'_>, has_clients: bool, environment: &dyn 
         rate_limit: table.take("rate_limit", values::rate),
         header_timeout: table.or("header_timeout", Duration::from_secs(10), values::some_time),
         body_timeout: table.or("body_timeout", Duration::from_secs(30), values::some_time),
+        body_total_timeout: table.or("body_total_timeout", Duration::from_secs(300), values::some_time),
         idle_timeout: table.or("idle_timeout", Duration::from_secs(60), values::some_time),
         max_head_bytes,
         max_headers: table.or("max_headers", 100, values::count(1..=10_000)),
         max_target_bytes: table.or("max_target_bytes", 8 * KIB, values::size(64..=max_head_bytes)),
+        hosts: table.take("hosts", hosts),
         max_body_bytes: table.or("max_body_bytes", 8 * MIB, values::size(0..=GIB)),
         max_connections: table.or("max_connections", 16_384, values::count(1..=1_000_000)),
         max_waiters_per_key: table.or("max_waiters_per_key", 10_000, values::count(1..=1_000_000)),
@@ -58,6 +60,22 @@ pub(super) fn server(mut table: Table<'_>, has_clients: bool, environment: &dyn 
     };
     table.finish();
     server
+}
+
+/// `hosts`, without ports: a gate is asked under its name, wherever it listens.
+fn hosts(item: &Item<'_>) -> Result<Vec<String>, Wrong> {
+    let expected = "a list of host names such as [\"gate.internal\"], without ports";
+    item.items(expected)?
+        .iter()
+        .map(|item| {
+            let host = item.text(expected)?.to_ascii_lowercase();
+            let is_host = crate::rules::message::is_host(&host);
+            if is_host && (!host.contains(':') || host.ends_with(']')) {
+                return Ok(host);
+            }
+            Err(Wrong::new(format!("{} is no host", values::quoted(&host)), expected))
+        })
+        .collect()
 }
 
 /// `[admin]`
@@ -94,23 +112,43 @@ pub(super) fn log(mut table: Table<'_>) -> Log {
     log
 }
 
-/// What `tracing_subscriber::EnvFilter` reads. It takes any single word for the name of a module, so that a misspelt
-/// level would silence the log; here a single word is a level.
 fn level(item: &Item<'_>) -> Result<String, Wrong> {
-    let expected = "off, error, warn, info, debug, trace, or directives such as \"info,tollgate=debug\"";
-    let levels = ["off", "error", "warn", "info", "debug", "trace"];
-    let text = item.text(expected)?;
+    let text = item.text(EXPECTED_LEVEL)?;
+    match check_level(text) {
+        Ok(()) => Ok(text.into()),
+        Err((what, near)) => Err(Wrong::new(what, EXPECTED_LEVEL).near(near)),
+    }
+}
+
+const EXPECTED_LEVEL: &str =
+    "off, error, warn, info, debug, trace, or directives such as \"info,tollgate=debug\"";
+
+/// Whether `text` is what `tracing_subscriber::EnvFilter` reads, and meant so: it takes any single word for the name of
+/// a module, so that a misspelt level would silence the log; here a single word is a level.
+fn check_level(text: &str) -> Result<(), (String, Option<&'static str>)> {
+    let levels: [&'static str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     for part in text.split(',') {
         let level = part.rsplit('=').next().unwrap_or_default().trim().to_ascii_lowercase();
         if !levels.contains(&level.as_str()) {
             let near = super::mistakes::nearest(&level, levels);
-            return Err(Wrong::new(format!("{} is no level", values::quoted(part)), expected).near(near));
+            return Err((format!("{} is no level", values::quoted(part)), near));
         }
     }
     match tracing_subscriber::EnvFilter::builder().parse(text) {
-        Ok(_) => Ok(text.into()),
-        Err(_) => Err(Wrong::new(format!("{} is no filter", values::quoted(text)), expected)),
+        Ok(_) => Ok(()),
+        Err(_) => Err((format!("{} is no filter", values::quoted(text)), None)),
     }
+}
+
+/// Checks a log level that stands elsewhere than in a configuration.
+///
+/// # Errors
+/// What is wrong with it and what was expected.
+pub fn log_level(text: &str) -> Result<(), String> {
+    check_level(text).map_err(|(what, near)| {
+        let near = near.map(|near| format!(" (did you mean `{near}`?)")).unwrap_or_default();
+        format!("{what}; expected {EXPECTED_LEVEL}{near}")
+    })
 }
 
 /// `[cache]`

@@ -62,10 +62,10 @@ pub fn tour(gate: SocketAddr, admin: SocketAddr, examples: &Examples) -> String 
         ),
         ("The messages themselves.", format!("curl -s '{list}?phone_number=%2B{digits}&per_page=2'")),
         (
-            "25 questions in a row, on an account that allows 10 calls a second: the gate refuses what it may not spend \
-             (without the header it would wait its turn).",
+            "25 questions at once, on an account that allows 10 calls a second: the gate refuses what it may not spend \
+             (without the header they would wait their turn).",
             format!(
-                "curl -s -o /dev/null -w '%{{http_code}} ' -H 'Tollgate-Timeout: 0.3' \
+                "curl -sZ --parallel-immediate -o /dev/null -w '%{{http_code}} ' -H 'Tollgate-Timeout: 0.5' \
                  '{list}?per_page=100&page=[1-{pages}]'; echo"
             ),
         ),

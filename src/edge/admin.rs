@@ -3,6 +3,7 @@
 use std::future::{Future, ready};
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use subtle::ConstantTimeEq as _;
@@ -29,8 +30,8 @@ pub trait Console: Send + Sync + 'static {
 pub struct Admin {
     /// What the pages show.
     pub console: Arc<dyn Console>,
-    /// What callers must present, if anything.
-    pub token: Option<Secret>,
+    /// What callers must present, if anything; replaced by a reload.
+    pub token: ArcSwapOption<Secret>,
 }
 
 /// The pages, for those who ask for another.
@@ -94,7 +95,7 @@ impl Admin {
     }
 
     fn admits(&self, headers: &HeaderMap) -> bool {
-        let Some(token) = &self.token else { return true };
+        let Some(token) = self.token.load_full() else { return true };
         let presented = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
         let presented =
             presented.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));

@@ -3,6 +3,7 @@
 //! read.
 
 use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -14,8 +15,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::framed::Framed;
 use super::interims::{Interims, Interleaved};
 use super::listener::{Handler, Listener, Peer, Stream, draining};
 use super::tracked::{Doing, Overdue, Progress, Tracked, UnderWay};
@@ -24,6 +26,10 @@ use super::tracked::{Doing, Overdue, Progress, Tracked, UnderWay};
 const MIN_BUFFER: usize = 8 << 10;
 /// How long saying goodbye may take.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How much of what a client still sends is read and thrown away, so that it reads why it was refused.
+const MOST_UNREAD: usize = 1 << 20;
+/// Why a connection ended whose answer did not come to its own end.
+const BROKEN_OFF: &str = "answer-broken-off";
 /// Said to a client whose head did not arrive in time (RFC 9110 §15.5.9).
 const SLOW_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
@@ -60,12 +66,15 @@ pub async fn serve<T: Stream, H: Handler>(
             Ok::<_, Infallible>(response)
         }
     });
+    let limits = **listener.limits.load();
+    let io = Interleaved::new(Framed::new(io, progress.clone()), interims.clone());
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(None)
-        .max_headers(listener.limits.max_headers)
-        .max_buf_size(listener.limits.max_head_bytes.max(MIN_BUFFER))
-        .serve_connection(TokioIo::new(Interleaved::new(io, interims.clone())), service);
+        .max_headers(limits.max_headers)
+        .max_header_size(limits.max_head_bytes)
+        .max_buf_size(limits.max_head_bytes.max(MIN_BUFFER))
+        .serve_connection(TokioIo::new(io), service);
     let patience = listener.patience();
     let mut drain = listener.drain.clone();
     let ended = {
@@ -96,17 +105,50 @@ pub async fn serve<T: Stream, H: Handler>(
         })
         .await
     };
+    let stream = connection.into_parts().io.into_inner().into_io().into_io().into_io();
     match ended {
-        Ended::By(Ok(())) | Ended::Overdue(Overdue::Idle) => {}
-        Ended::By(Err(error)) => listener.refused(reason(&error)),
-        Ended::Overdue(Overdue::Blocked) => listener.refused("blocked"),
-        Ended::Overdue(Overdue::Head) => {
-            listener.refused("slow-head");
-            let mut stream = connection.into_parts().io.into_inner();
-            let _ = tokio::time::timeout(FAREWELL, stream.write_all(SLOW_HEAD)).await;
-            let _ = tokio::time::timeout(FAREWELL, stream.shutdown()).await;
+        Ended::By(Ok(())) => say_goodbye(stream).await,
+        Ended::By(Err(error)) => {
+            let reason = reason(&error);
+            listener.refused(reason);
+            match reason {
+                // An answer that ends when its connection does would look whole if it were closed in good order.
+                BROKEN_OFF => stream.abort(),
+                _ => say_goodbye(stream).await,
+            }
+        }
+        Ended::Overdue(Overdue::Idle) => {}
+        Ended::Overdue(Overdue::Head) => refuse_slow(listener, stream).await,
+        Ended::Overdue(Overdue::Blocked) => {
+            listener.refused("blocked");
+            stream.abort();
         }
     }
+}
+
+/// Tells a client that its head took too long.
+pub async fn refuse_slow<T: Stream>(listener: &Listener, mut stream: T) {
+    listener.refused("slow-head");
+    let _ = tokio::time::timeout(FAREWELL, stream.write_all(SLOW_HEAD)).await;
+    say_goodbye(stream).await;
+}
+
+/// "If a server performs an immediate close of a TCP connection, there is a significant risk that the client will not
+/// be able to read the last HTTP response": it "first performs a half-close by closing only the write side", and then
+/// reads on for a while (RFC 9112 §9.6).
+async fn say_goodbye<T: Stream>(mut stream: T) {
+    let leaving = async {
+        stream.shutdown().await?;
+        let (mut unread, mut left) = ([0; 4096], MOST_UNREAD);
+        while left > 0 {
+            match stream.read(&mut unread).await? {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+        }
+        io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(FAREWELL, leaving).await;
 }
 
 fn reason(error: &hyper::Error) -> &'static str {
@@ -115,7 +157,7 @@ fn reason(error: &hyper::Error) -> &'static str {
     } else if error.is_parse() {
         "malformed"
     } else if error.is_user() {
-        "answer-broken-off"
+        BROKEN_OFF
     } else {
         "client-left"
     }

@@ -60,7 +60,7 @@ pub async fn serve<T: Stream, H: Handler>(
             Ok::<_, Infallible>(response.map(|body| under_way.answer(body)))
         }
     });
-    let limits = &listener.limits;
+    let limits = **listener.limits.load();
     let mut connection = http2::Builder::new(Counted(listener.tasks.clone()))
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_streams)

@@ -134,6 +134,11 @@ impl<T> Interleaved<T> {
     pub fn new(io: T, interims: Arc<Interims>) -> Self {
         Self { io, interims, begun: BytesMut::new() }
     }
+
+    /// The stream itself.
+    pub fn into_io(self) -> T {
+        self.io
+    }
 }
 
 impl<T: AsyncWrite + Unpin> Interleaved<T> {

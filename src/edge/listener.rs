@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
@@ -17,10 +17,11 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
-use super::arriving::Arriving;
+use super::arriving::{Arriving, Pace};
 use super::tls::certificate_of;
-use super::tracked::{Patience, Progress, Tracked};
+use super::tracked::{Overdue, Patience, Progress, Tracked};
 use super::{http1, http2};
 use crate::model::body::{Body, BodyError};
 use crate::model::exchange::Certificate;
@@ -29,12 +30,14 @@ use crate::state::clock::Clock;
 use crate::state::tasks::Tasks;
 
 /// A listener's limits.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// How long a request's head may take, from its first byte.
     pub header_timeout: Duration,
     /// How long a body may fall silent, in either direction.
     pub body_timeout: Duration,
+    /// How long a request's body may take in all.
+    pub body_total_timeout: Duration,
     /// How long a connection may stay open between requests.
     pub idle_timeout: Duration,
     /// The largest request head, in bytes.
@@ -52,8 +55,8 @@ pub struct Limits {
 /// What a listener works with.
 #[derive(Debug, Clone)]
 pub struct Listener {
-    /// Its limits.
-    pub limits: Limits,
+    /// Its limits; replaced by a reload, for connections that begin after it.
+    pub limits: Arc<ArcSwap<Limits>>,
     /// TLS; replaced by a reload. `None`: clear text.
     pub tls: Arc<ArcSwapOption<rustls::ServerConfig>>,
     /// The time.
@@ -129,7 +132,9 @@ impl Listener {
     }
 
     fn admit<H: Handler>(&self, stream: TcpStream, peer: SocketAddr, handler: &Arc<H>) {
-        if usize::try_from(self.connections.get()).is_ok_and(|open| open >= self.limits.max_connections) {
+        if usize::try_from(self.connections.get())
+            .is_ok_and(|open| open >= self.limits.load().max_connections)
+        {
             self.refused("too-many");
             if self.tls.load().is_none() {
                 // Into an empty send buffer it fits at once, or not at all.
@@ -155,7 +160,7 @@ impl Listener {
             return self.sniff(Tracked::new(stream, progress.clone()), progress, peer, handler).await;
         };
         let accepting = TlsAcceptor::from(tls).accept(stream);
-        let Ok(Ok(stream)) = tokio::time::timeout(self.limits.header_timeout, accepting).await else {
+        let Ok(Ok(stream)) = tokio::time::timeout(self.limits.load().header_timeout, accepting).await else {
             return self.refused("tls");
         };
         let connection = stream.get_ref().1;
@@ -181,7 +186,11 @@ impl Listener {
         let mut ahead = [0; PREFACE.len()];
         let mut read = 0;
         while read < PREFACE.len() && ahead[..read] == PREFACE[..read] {
-            let Ok(left) = self.patience().check(&progress) else { return self.refused("slow-head") };
+            let left = match self.patience().check(&progress) {
+                Ok(left) => left,
+                Err(Overdue::Head) => return http1::refuse_slow(&self, io.into_io()).await,
+                Err(_) => return,
+            };
             let bytes = tokio::select! {
                 bytes = io.read(&mut ahead[read..]) => bytes,
                 () = tokio::time::sleep(left) => continue,
@@ -191,6 +200,7 @@ impl Listener {
                 Ok(0) | Err(_) => break,
                 Ok(bytes) => read += bytes,
             }
+            progress.within_head(true);
         }
         let io = io.again(Bytes::copy_from_slice(&ahead[..read]));
         if ahead[..read] == *PREFACE {
@@ -203,7 +213,7 @@ impl Listener {
 
     /// How long each state of a connection may last.
     pub fn patience(&self) -> Patience {
-        let Limits { header_timeout, body_timeout, idle_timeout, .. } = self.limits;
+        let Limits { header_timeout, body_timeout, idle_timeout, .. } = **self.limits.load();
         Patience { head: header_timeout, blocked: body_timeout, idle: idle_timeout }
     }
 
@@ -217,17 +227,33 @@ impl Listener {
         request.map(|incoming| match incoming.is_end_stream() {
             true => Body::Empty,
             false => {
-                let Limits { body_timeout, max_body_bytes, .. } = self.limits;
-                Body::stream(Arriving::new(incoming, body_timeout, (), Some(max_body_bytes)))
+                let Limits { body_timeout, body_total_timeout, max_body_bytes, .. } = **self.limits.load();
+                let pace =
+                    Pace { silence: body_timeout, total: body_total_timeout, clock: self.clock.clone() };
+                Body::stream(Arriving::new(incoming, pace, (), Some(max_body_bytes)))
             }
         })
     }
 }
 
 /// A connection that can be served.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// Ends it so that nobody can take what was sent for the whole.
+    fn abort(self);
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
+impl Stream for TcpStream {
+    fn abort(self) {
+        // A reset in place of an end in good order.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn abort(self) {
+        self.into_inner().0.abort();
+    }
+}
 
 /// Waits until draining begins; a sender that is gone means that nobody will ever drain.
 pub async fn draining(drain: &mut watch::Receiver<bool>) {

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod arriving;
 pub mod connect;
+pub mod framed;
 pub mod http1;
 pub mod http2;
 pub mod interims;

@@ -76,12 +76,26 @@ impl Progress {
         }
     }
 
-    fn begin(&self) {
-        self.busy.fetch_add(1, Ordering::Relaxed);
-        self.head_since.store(0, Ordering::Relaxed);
+    /// Whether a request is being answered.
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) > 0
     }
 
-    /// What was read so far was no head: the connection is idle from now on.
+    /// What was read so far ends within a head, or does not: as HTTP/1.1's framing tells.
+    pub fn within_head(&self, is_within: bool) {
+        let since = self.head_since.load(Ordering::Relaxed);
+        if is_within && since == 0 {
+            self.head_since.store(self.clock.now().as_nanos(), Ordering::Relaxed);
+        } else if !is_within && since > 0 {
+            self.head_since.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn begin(&self) {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What took place so far was no request: the connection is idle from now on.
     pub fn rest(&self) {
         self.head_since.store(0, Ordering::Relaxed);
         self.idle_since.store(self.clock.now().as_nanos(), Ordering::Relaxed);
@@ -90,14 +104,6 @@ impl Progress {
     fn end(&self) {
         self.idle_since.store(self.clock.now().as_nanos(), Ordering::Relaxed);
         self.busy.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    fn read(&self, bytes: usize) {
-        // Bytes that arrive while a request is answered are its body, or the next head of a client that pipelines.
-        if bytes > 0 && self.busy.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == 0
-        {
-            self.head_since.store(self.clock.now().as_nanos(), Ordering::Relaxed);
-        }
     }
 
     fn wrote<T>(&self, polled: &Poll<T>) {
@@ -140,6 +146,11 @@ impl<T> Tracked<T> {
         Self { ahead: Bytes::new(), io, progress }
     }
 
+    /// The stream itself.
+    pub fn into_io(self) -> T {
+        self.io
+    }
+
     /// The same, giving `ahead` first.
     #[must_use]
     pub fn again(self, ahead: Bytes) -> Self {
@@ -159,10 +170,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Tracked<T> {
             self.ahead.advance(bytes);
             return Poll::Ready(Ok(()));
         }
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
-        self.progress.read(buffer.filled().len() - before);
-        polled
+        Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
 

@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
 
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
 use http_body::Body as _;
@@ -14,7 +14,7 @@ use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capt
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::arriving::Arriving;
+use super::arriving::{Arriving, Pace};
 use super::connect::{Served, Timed, TimedOut};
 use super::tls::UpstreamTls;
 use crate::model::body::{Body, BodyError};
@@ -23,6 +23,7 @@ use crate::model::exchange::{Answer, Content, Passed, Signed, Timing};
 use crate::model::fault::Called;
 use crate::model::{Fault, FaultKind, Interim};
 use crate::rules::headers::strip_hop_by_hop;
+use crate::rules::message::{distrust, unite_lengths};
 use crate::stages::Stage;
 use crate::state::clock::Clock;
 use crate::state::quota::Grant;
@@ -38,6 +39,8 @@ pub struct UpstreamSettings {
     pub connect_timeout: Duration,
     /// How long its answer's head may take from the sending, and how long its body may fall silent.
     pub timeout: Duration,
+    /// How long its answer's body may take in all.
+    pub total_timeout: Duration,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
     /// The most connections kept idle.
@@ -131,6 +134,10 @@ impl Upstream {
         Ok(Self { settings, client })
     }
 
+    fn pace(&self, clock: &Clock) -> Pace {
+        Pace { silence: self.settings.timeout, total: self.settings.total_timeout, clock: clock.clone() }
+    }
+
     fn uri(&self, target: &[u8]) -> Option<Uri> {
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(self.settings.scheme.clone());
@@ -152,6 +159,8 @@ impl Stage<Signed<Grant>> for Upstreams {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
+        // "… an HTTP-to-HTTP gateway MUST send an appropriate Via header field in each inbound request" (RFC 9110 §7.6.3).
+        request.headers_mut().insert(header::VIA, HeaderValue::from_static("1.1 tollgate"));
         if let Some(interim) = interim {
             hyper::ext::on_informational(&mut request, move |said| {
                 relay(&interim, said.status(), said.headers());
@@ -176,8 +185,15 @@ impl Stage<Signed<Grant>> for Upstreams {
             Err(_) => return Err(Fault::new(FaultKind::UpstreamTimeout).called(Called::Maybe)),
         };
         grant.answered();
+        if let Some(why) = distrust(response.status(), response.headers()) {
+            // Its body may have ended elsewhere than hyper thinks: nothing else is read from there.
+            if let Some(connected) = connection.connection_metadata().as_ref() {
+                connected.poison();
+            }
+            return Err(Fault::new(FaultKind::UpstreamBroken).called(Called::Yes).detail(why));
+        }
         let arrived = self.clock.now();
-        let (headers, status, body) = received(response, upstream.settings.timeout, grant);
+        let (headers, status, body) = received(response, upstream.pace(&self.clock), grant);
         Ok(Answer {
             content: Content::Passed(Passed { status, headers, body, arrived }),
             cache: CacheStatus::Forwarded { why, status: status.as_u16(), stored: false, collapsed: false },
@@ -196,7 +212,7 @@ fn was_reused(connection: &CaptureConnection) -> bool {
 }
 
 /// Passes an interim response on: "A proxy MUST forward 1xx responses unless the proxy itself requested the generation of
-/// the 1xx response" (RFC 9110 §15.2), as it does with 100; a 101 nobody asked for.
+/// the 1xx response" (RFC 9110 §15.2), as it does with 100; nobody asked for a 101.
 fn relay(to: &Interim, status: http::StatusCode, headers: &HeaderMap) {
     if !matches!(status.as_u16(), 100 | 101) {
         let mut headers = headers.clone();
@@ -205,19 +221,16 @@ fn relay(to: &Interim, status: http::StatusCode, headers: &HeaderMap) {
     }
 }
 
-fn received(
-    response: Response<Incoming>,
-    silence: Duration,
-    grant: Grant,
-) -> (HeaderMap, http::StatusCode, Body) {
+fn received(response: Response<Incoming>, pace: Pace, grant: Grant) -> (HeaderMap, http::StatusCode, Body) {
     let (parts, incoming) = response.into_parts();
     let mut headers = parts.headers;
     strip_hop_by_hop(&mut headers);
+    unite_lengths(&mut headers);
     let body = if incoming.is_end_stream() {
         Body::Empty
     } else {
         // The body's own length counts; on a body that was announced by length it is the same.
-        Body::stream(Arriving::new(incoming, silence, grant, None))
+        Body::stream(Arriving::new(incoming, pace, grant, None))
     };
     if matches!(body, Body::Stream(_)) && body.size_hint().exact().is_none() {
         headers.remove(header::CONTENT_LENGTH);

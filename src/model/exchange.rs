@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderValue};
-use http::{Method, StatusCode, Uri};
+use http::{Method, StatusCode, Uri, Version};
 
 use super::body::Body;
 use super::cache_status::{CacheStatus, Why};
@@ -38,6 +38,8 @@ pub struct Arrival {
     pub method: Method,
     /// The target, in origin or absolute form.
     pub uri: Uri,
+    /// The version it was sent in.
+    pub version: Version,
     /// Every field the client sent.
     pub headers: HeaderMap,
     /// The body.
@@ -133,8 +135,12 @@ pub struct Ask {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
-    /// When the client's own patience ends.
+    /// When its head was complete: the moment a kept answer is judged by.
+    pub at: Moment,
+    /// When the client's patience ends.
     pub deadline: Moment,
+    /// Whether the client itself said so, and not its route.
+    pub hurried: bool,
     /// From where, for the limit per address.
     pub peer: SocketAddr,
     /// Where its interim responses go.
@@ -158,6 +164,8 @@ pub struct Fetch {
     pub body: Body,
     /// When whoever waits stops waiting.
     pub deadline: Moment,
+    /// Whether the client itself said so, and not its route.
+    pub hurried: bool,
     /// Whether one call may serve everyone who asks the same.
     pub sharing: Sharing,
     /// What the call asks about: a 304 says that this still holds.

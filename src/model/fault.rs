@@ -102,10 +102,20 @@ faults! {
     TargetTooLong = URI_TOO_LONG, "target-too-long", Client, false, Info, "The request's target is too long.";
     /// An `Expect` other than `100-continue`.
     ExpectationUnknown = EXPECTATION_FAILED, "expectation-unknown", Client, false, Info, "The gate does not know this expectation.";
+    /// The target names a host that the gate does not answer for.
+    Misdirected = MISDIRECTED_REQUEST, "misdirected-request", Client, false, Info, "The gate does not answer for this host.";
+    /// A CONNECT: the gate opens no tunnels.
+    NoTunnel = METHOD_NOT_ALLOWED, "no-tunnel", Client, false, Info, "The gate opens no tunnels.";
+    /// A transfer coding other than `chunked`.
+    CodingUnknown = NOT_IMPLEMENTED, "transfer-coding-unknown", Client, false, Info, "The gate does not know this transfer coding.";
     /// The client asked more often than its own limit allows.
     ClientLimit = TOO_MANY_REQUESTS, "client-limit", Quota, false, Info, "This client asks more often than it may.";
     /// The account's quota is spent and waiting would not help in time.
     QuotaExceeded = TOO_MANY_REQUESTS, "quota-exceeded", Quota, false, Info, "The account's quota is spent for now.";
+    /// The client has caused as many upstream calls as it may.
+    BudgetSpent = TOO_MANY_REQUESTS, "budget-spent", Quota, false, Info, "This client has caused as many upstream calls as it may for now.";
+    /// The answer did not come within the time the client gave.
+    ClientTimeout = GATEWAY_TIMEOUT, "client-timeout", Client, false, Info, "The answer did not come within the client's own time.";
     /// As many asks as may wait for the account already do.
     QueueFull = SERVICE_UNAVAILABLE, "queue-full", Quota, false, Warn, "Too many requests wait for the account.";
     /// The client allowed answers from the cache alone and there is none.
@@ -147,6 +157,17 @@ struct More {
     retry_after: Option<Duration>,
     allow: Option<String>,
     members: Vec<(&'static str, String)>,
+}
+
+impl FaultKind {
+    /// Whether nothing more may be read from the client's connection: where one request ends and the next begins is in
+    /// doubt, or what is left of this one is not worth waiting for.
+    pub const fn ends_connection(self) -> bool {
+        matches!(
+            self,
+            Self::Malformed | Self::NoTunnel | Self::CodingUnknown | Self::SlowRequest | Self::BodyTooLarge
+        )
+    }
 }
 
 impl Fault {

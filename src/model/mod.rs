@@ -12,6 +12,7 @@ pub mod interim;
 pub mod key;
 pub mod moment;
 pub mod secret;
+pub mod short;
 
 pub use body::{Body, BodyError};
 pub use entry::Entry;
@@ -21,3 +22,4 @@ pub use interim::Interim;
 pub use key::Key;
 pub use moment::Moment;
 pub use secret::Secret;
+pub use short::Short;

@@ -10,7 +10,7 @@ use crate::model::key::Key;
 
 /// A route, as far as it says which resources it serves.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct Served {
     /// Its upstream's scheme.
     pub scheme: Scheme,
     /// Its upstream's host and port.
@@ -21,7 +21,7 @@ pub struct Place {
 
 /// Every route, by place.
 #[derive(Debug, Default)]
-pub struct Addresses(pub Vec<Place>);
+pub struct Addresses(pub Vec<Served>);
 
 /// "methods … defined as safe: GET, HEAD, OPTIONS, and TRACE" (RFC 9110 §9.2.1); a method unknown here is not.
 pub fn is_unsafe(method: &Method) -> bool {
@@ -53,7 +53,7 @@ impl Addresses {
         place.and_then(|place| place.resolve(target, location)).is_some_and(|resolved| resolved == target)
     }
 
-    fn keys<'a>(&'a self, of: &'a Place, target: &str) -> impl Iterator<Item = Key> + use<'a> {
+    fn keys<'a>(&'a self, of: &'a Served, target: &str) -> impl Iterator<Item = Key> + use<'a> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let (path, query) = (path.to_owned(), query.to_owned());
         self.0
@@ -63,7 +63,7 @@ impl Addresses {
     }
 }
 
-impl Place {
+impl Served {
     /// The path and query of `location`, seen from `target`; `None` where it names another origin.
     fn resolve(&self, target: &str, location: &str) -> Option<String> {
         let location = location.split('#').next()?.trim();
@@ -135,8 +135,8 @@ mod tests {
     use super::*;
     use crate::rules::routes::Path;
 
-    fn place(path: &str, base: &str) -> Place {
-        Place {
+    fn place(path: &str, base: &str) -> Served {
+        Served {
             scheme: Scheme::HTTP,
             authority: Authority::from_static("api.test"),
             reading: Reading {

@@ -51,6 +51,11 @@ impl Directives {
         directives
     }
 
+    /// Whether a request asks for something newer than what may be held.
+    pub fn wants_newer(&self) -> bool {
+        self.no_cache || self.max_age.is_some() || self.min_fresh.is_some()
+    }
+
     /// Reads one more field line.
     pub fn read(&mut self, value: &[u8]) {
         for (name, argument) in members(value) {
@@ -100,7 +105,11 @@ fn names(argument: &[u8], fields: &mut Vec<HeaderName>) -> bool {
     let names = list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|name| !name.is_empty());
     let Ok(names) = names.map(HeaderName::from_bytes).collect::<Result<Vec<_>, _>>() else { return false };
     let stated = !names.is_empty();
-    fields.extend(names);
+    for name in names {
+        if !fields.contains(&name) {
+            fields.push(name);
+        }
+    }
     stated
 }
 

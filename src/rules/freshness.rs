@@ -37,25 +37,27 @@ pub fn heuristic_lifetime(headers: &HeaderMap, wall: SystemTime) -> Option<Durat
     heuristics::lifetime(date(headers, &header::LAST_MODIFIED, wall)?, dated(headers, wall))
 }
 
-/// "corrected_initial_age = max(apparent_age, corrected_age_value)" (§4.2.3), the call having taken `delay`.
+/// "corrected_initial_age = max(apparent_age, corrected_age_value)" (§4.2.3). `delay`, what the call took, counts where
+/// another cache stated an age, which is about the moment of its own request; a response that comes from the origin
+/// itself is as old as it says by its `Date`.
 pub fn initial_age(headers: &HeaderMap, delay: Duration, wall: SystemTime) -> Duration {
     let apparent = wall.duration_since(dated(headers, wall)).unwrap_or_default();
     // Dates are whole seconds: less than one is no age.
     let apparent = Duration::from_secs(apparent.as_secs().min(LONGEST));
-    apparent.max(stated_age(headers) + delay)
+    apparent.max(stated_age(headers).map_or(Duration::ZERO, |stated| stated + delay))
 }
 
 /// `Age`: "a cache encountering a message with a list-based Age field value SHOULD use the first member of the field
 /// value, discarding subsequent ones. If the field value … is invalid (e.g., it contains something other than a
 /// non-negative integer), a cache SHOULD ignore the field" (§5.1).
-fn stated_age(headers: &HeaderMap) -> Duration {
+fn stated_age(headers: &HeaderMap) -> Option<Duration> {
     let first = headers.get(header::AGE).map(|value| value.as_bytes().split(|&byte| byte == b',').next());
     let digits = first.flatten().unwrap_or_default().trim_ascii();
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Duration::ZERO;
+        return None;
     }
     let sum = |sum: u64, digit: &u8| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
-    Duration::from_secs(digits.iter().fold(0, sum).min(LONGEST))
+    Some(Duration::from_secs(digits.iter().fold(0, sum).min(LONGEST)))
 }
 
 /// When the response was made; without a `Date` that can be read, now (RFC 9110 §6.6.1).

@@ -38,6 +38,8 @@ impl Ration {
 pub enum Again {
     /// Nothing: it failed.
     No,
+    /// Send it again at once, whatever the ration says: what refused it has changed since.
+    Renewed,
     /// Send it again at once.
     AtOnce,
     /// Send it again after a random part of this pause (full jitter: callers that failed together do not come back
@@ -56,6 +58,7 @@ pub fn decide(method: &Method, fault: &Fault) -> Again {
     }
     match fault.kind {
         crate::model::FaultKind::UpstreamUnreachable => Again::After(LONGEST_PAUSE),
+        crate::model::FaultKind::UpstreamRefusedCredentials => Again::Renewed,
         _ => Again::AtOnce,
     }
 }
@@ -88,7 +91,7 @@ mod tests {
         for (method, fault, again) in [
             (Method::GET, resendable(FaultKind::UpstreamUnreachable), Again::After(LONGEST_PAUSE)),
             (Method::GET, resendable(FaultKind::UpstreamBroken), Again::AtOnce),
-            (Method::GET, resendable(FaultKind::UpstreamRefusedCredentials), Again::AtOnce),
+            (Method::GET, resendable(FaultKind::UpstreamRefusedCredentials), Again::Renewed),
             (Method::GET, Fault::new(FaultKind::UpstreamBroken), Again::No),
             (Method::GET, resendable(FaultKind::UpstreamTimeout), Again::No),
             (Method::GET, resendable(FaultKind::QuotaExceeded), Again::No),

@@ -7,72 +7,13 @@ use std::time::{Duration, SystemTime};
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode};
 
+pub use self::policy::{Overrides, Policy};
 use crate::model::entry::{Entry, Facts, Selectors};
 use crate::model::moment::Moment;
 use crate::rules::cache_control::Directives;
 use crate::rules::{freshness, heuristics, targeted, validators, vary};
 
-/// A route's rules of reuse.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Policy {
-    /// `false`: everything is forwarded, nothing kept.
-    pub enabled: bool,
-    /// How long a 200 to GET without a lifetime of its own is fresh.
-    pub ttl: Option<Duration>,
-    /// The same for further statuses.
-    pub ttl_for: Vec<(StatusCode, Duration)>,
-    /// Words of the upstream that `ttl` sets aside.
-    pub overrides: Overrides,
-    /// Whether a lifetime may be guessed from `Last-Modified` where nobody states one.
-    pub heuristics: bool,
-    /// The longest lifetime an upstream may grant.
-    pub max_ttl: Option<Duration>,
-    /// How long after its lifetime an answer may be given while it is refreshed.
-    pub stale_while_revalidate: Option<Duration>,
-    /// How long after its lifetime an answer may be given when the upstream fails.
-    pub stale_if_error: Option<Duration>,
-    /// The same when it cannot be reached and neither the route nor the upstream said how long.
-    pub stale_if_unreachable: Duration,
-    /// Whether request directives that cost calls are obeyed, for clients that may refresh.
-    pub honour_request_directives: bool,
-}
-
-/// Words of the upstream that an operator's `ttl` sets aside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Overrides {
-    /// `private`: every client of the account shares these answers.
-    pub private: bool,
-    /// `no-cache`.
-    pub no_cache: bool,
-    /// `max-age=0` and its equivalents.
-    pub max_age_0: bool,
-}
-
-impl Default for Policy {
-    /// RFC 9111 alone.
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            ttl: None,
-            ttl_for: Vec::new(),
-            overrides: Overrides::default(),
-            heuristics: true,
-            max_ttl: None,
-            stale_while_revalidate: None,
-            stale_if_error: None,
-            stale_if_unreachable: Duration::from_secs(30),
-            honour_request_directives: false,
-        }
-    }
-}
-
-impl Policy {
-    /// The operator's lifetime for `status`.
-    fn ttl_of(&self, status: StatusCode) -> Option<Duration> {
-        let stated = self.ttl_for.iter().find(|(of, _)| *of == status).map(|(_, ttl)| *ttl);
-        stated.or(self.ttl.filter(|_| status == StatusCode::OK))
-    }
-}
+mod policy;
 
 /// A response and what it answers, as far as it decides whether the response is kept.
 #[derive(Debug, Clone, Copy)]
@@ -140,8 +81,37 @@ pub enum Refusal {
     NoLifetime,
 }
 
-/// Whether a response may be kept.
+/// Whether a response may be kept, or at least shared.
 pub fn admit(policy: &Policy, exchange: Exchange<'_>) -> Admission {
+    match judge(policy, exchange) {
+        Admission::Refuse(refusal) if is_shared_failure(refusal, exchange) => Admission::Share,
+        admission => admission,
+    }
+}
+
+/// Whether an error that is not kept may be told to everyone who waits for it: each would only make the same call again
+/// to learn the same. Not what speaks of one requester; and `no-store` sets aside only for an upstream that fails,
+/// which a herd would otherwise finish off.
+fn is_shared_failure(refusal: Refusal, exchange: Exchange<'_>) -> bool {
+    let Exchange { method, sent, status, headers, .. } = exchange;
+    let failing = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+    let about_the_question =
+        status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 407 | 416 | 428 | 431);
+    let about_one = headers.contains_key(header::SET_COOKIE) || has_credentials(sent);
+    *method == Method::GET
+        && !about_one
+        && match refusal {
+            Refusal::NoLifetime | Refusal::Status => failing || about_the_question,
+            Refusal::NoStore => failing,
+            _ => false,
+        }
+}
+
+fn has_credentials(sent: &HeaderMap) -> bool {
+    sent.contains_key(header::AUTHORIZATION) || sent.contains_key(header::COOKIE)
+}
+
+fn judge(policy: &Policy, exchange: Exchange<'_>) -> Admission {
     use Admission::Refuse;
     let Exchange { method, sent, status, headers, wall, .. } = exchange;
     if !policy.enabled {
@@ -160,7 +130,7 @@ pub fn admit(policy: &Policy, exchange: Exchange<'_>) -> Admission {
     // "the response status code is final" (§3). These speak of one moment or one requester; a 304 is about another
     // response, and a 206 that nobody asked for is about nothing.
     let unasked = status == StatusCode::PARTIAL_CONTENT && !sent.contains_key(header::RANGE);
-    if status.is_informational() || unasked || matches!(status.as_u16(), 304 | 416 | 428 | 431 | 511) {
+    if status.is_informational() || unasked || matches!(status.as_u16(), 304 | 416 | 428 | 429 | 431 | 511) {
         return Refuse(Refusal::Status);
     }
     // "if the response status code is 206 or 304, or the must-understand cache directive … is present: the cache
@@ -178,14 +148,21 @@ pub fn admit(policy: &Policy, exchange: Exchange<'_>) -> Admission {
     }
     // "if the cache is shared: the Authorization header field is not present in the request … or a response directive
     // is present that explicitly allows shared caching" (§3, §3.5). A forwarded Cookie is treated alike.
-    let own_credentials = sent.contains_key(header::AUTHORIZATION) || sent.contains_key(header::COOKIE);
+    let own_credentials = has_credentials(sent);
     if own_credentials && !(said.public || said.must_revalidate || said.s_maxage.is_some()) {
+        return Refuse(Refusal::Credentials);
+    }
+    // Neither does a `ttl`, nor a guess, nor a word set aside ever answer for such a request: only a lifetime of the
+    // upstream's own.
+    if own_credentials
+        && (said.no_cache || said.private || lifetime.is_none_or(|lifetime| lifetime.is_zero()))
+    {
         return Refuse(Refusal::Credentials);
     }
     let Some(selectors) = vary::selectors(headers, sent) else { return Refuse(Refusal::VaryStar) };
     let ttl = policy.ttl_of(status).filter(|_| !own_credentials && may_extend(status));
-    // A response that sets a cookie is about one client; only the upstream's own word shares it.
-    if (lifetime.is_none() || said.private) && headers.contains_key(header::SET_COOKIE) {
+    // The operator may share what is marked private; a response that also sets a cookie is about one client indeed.
+    if said.private && headers.contains_key(header::SET_COOKIE) {
         return Refuse(Refusal::Cookie);
     }
     // "A cache MUST NOT use heuristics to determine freshness when an explicit expiration time is present"; it may on
@@ -203,15 +180,18 @@ pub fn admit(policy: &Policy, exchange: Exchange<'_>) -> Admission {
         if_error: said.stale_if_error,
     };
     let stated = lifetime.is_some() || facts.heuristic.is_some();
-    // Not RFC 9111's affair: whoever waits for the same call would only make it again to learn the same.
-    if status == StatusCode::TOO_MANY_REQUESTS || (!stated && status.is_server_error()) {
-        return Admission::Share;
+    if !stated && ttl.is_none() && status.is_server_error() {
+        return Refuse(Refusal::NoLifetime);
     }
     // Kept only where it could be given out at least once, if only after asking whether it still holds.
     let validatable = validators::has_validator(headers) && (stated || guessable);
     let useful = lifetime_of(policy, status, &facts, ttl) + stale_allowance(policy, &facts);
     if !(validatable || ((stated || ttl.is_some()) && !useful.is_zero())) {
         return Refuse(Refusal::NoLifetime);
+    }
+    // So is one that only a guess would share. Under a `ttl` the cookie itself is not kept.
+    if lifetime.is_none() && ttl.is_none() && headers.contains_key(header::SET_COOKIE) {
+        return Refuse(Refusal::Cookie);
     }
     Admission::Keep(Kept {
         facts,
@@ -221,6 +201,15 @@ pub fn admit(policy: &Policy, exchange: Exchange<'_>) -> Admission {
         // (§5.2.2.7).
         without: said.no_cache_fields.into_iter().chain(said.private_fields).collect(),
     })
+}
+
+/// Whether `held` is worth more than an error that came in its place: it may still be given out stale.
+pub fn outlives_an_error(policy: &Policy, held: &Entry, now: Moment) -> bool {
+    !held.status.is_server_error()
+        && match decide(policy, held, &Directives::default(), false, now) {
+            Verdict::Fetch { over, if_error, .. } => over < if_error,
+            _ => true,
+        }
 }
 
 /// What to do with a held response.
@@ -241,7 +230,7 @@ pub enum Verdict {
         /// How long its lifetime has been over.
         over: Duration,
     },
-    /// Fetch; if that fails, it may be given out while `over` is at most `allowed`.
+    /// Fetch; if that fails, it may be given out while `over` is less than what is allowed.
     Fetch {
         /// How long its lifetime has been over.
         over: Duration,
@@ -259,6 +248,9 @@ pub fn decide(policy: &Policy, entry: &Entry, asked: &Directives, honoured: bool
     let ttl = policy.ttl_of(entry.status).filter(|_| may_extend(entry.status));
     let lifetime = lifetime_of(policy, entry.status, facts, ttl);
     let over = age.saturating_sub(lifetime);
+    if is_refused(policy, facts) {
+        return Verdict::Fetch { over, if_error: Duration::ZERO, if_unreachable: Duration::ZERO };
+    }
     let fetch = || {
         let allowed = stale_if_error(policy, facts);
         // "indicating that the client … accepts a stale response" for errors: the client may only lower it.
@@ -303,7 +295,7 @@ fn lifetime_of(policy: &Policy, status: StatusCode, facts: &Facts, ttl: Option<D
     let aside = policy.overrides;
     let capped = |lifetime: Duration| policy.max_ttl.map_or(lifetime, |most| lifetime.min(most));
     // An answer stored while the word was set aside is not fresh under a plan that no longer does.
-    if facts.private && !aside.private {
+    if is_refused(policy, facts) {
         return Duration::ZERO;
     }
     // "no-cache … MUST NOT be used to satisfy any other request without … successful validation" (§5.2.2.4).
@@ -318,6 +310,11 @@ fn lifetime_of(policy: &Policy, status: StatusCode, facts: &Facts, ttl: Option<D
     }
 }
 
+/// Whether `admit` would not keep it today: it was stored under a plan that set `private` aside.
+fn is_refused(policy: &Policy, facts: &Facts) -> bool {
+    facts.private && !policy.overrides.private
+}
+
 /// `ttl` never extends these: they speak of one requester or of a passing failure.
 fn may_extend(status: StatusCode) -> bool {
     !(status.is_server_error() || matches!(status.as_u16(), 401 | 403))
@@ -325,6 +322,10 @@ fn may_extend(status: StatusCode) -> bool {
 
 /// The route's word, else the upstream's unless it forbids stale answers (RFC 5861 §3).
 fn stale_while_revalidate(policy: &Policy, facts: &Facts) -> Duration {
+    // "no-cache … MUST NOT be used … without … successful validation" (§5.2.2.4): meanwhile is without.
+    if facts.no_cache && !policy.overrides.no_cache {
+        return Duration::ZERO;
+    }
     stated(policy.stale_while_revalidate, facts.while_revalidating, facts)
 }
 
@@ -350,3 +351,6 @@ fn stale_is_unstated(policy: &Policy, facts: &Facts) -> bool {
 fn stale_allowance(policy: &Policy, facts: &Facts) -> Duration {
     stale_while_revalidate(policy, facts).max(stale_if_error(policy, facts))
 }
+
+#[cfg(test)]
+mod tests;

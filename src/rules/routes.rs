@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use foldhash::fast::RandomState;
 use http::Method;
 
 use crate::model::exchange::RouteId;
+use crate::rules::message::normalized_path;
 
 /// A route's `path`: one path, or with `/*` at its end everything below one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -18,11 +20,12 @@ pub enum Path {
 
 impl Path {
     /// Reads `path` as a configuration writes it; `None` if it does not begin with `/`, has a `*` anywhere but at the
-    /// end, a query, a fragment, or lies under the reserved `/-/`.
+    /// end, a query, a fragment, is not written the one way that requests' paths are, or lies under the reserved `/-/`.
     pub fn parse(path: &str) -> Option<Self> {
         let plain = path.starts_with('/')
             && !path.starts_with("/-/")
-            && path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'\\'));
+            && path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'))
+            && normalized_path(path).is_ok_and(|written| written == path);
         match path.strip_suffix('*') {
             _ if !plain => None,
             Some(below) if below.ends_with('/') && !below.contains('*') => Some(Self::Below(below.into())),
@@ -76,8 +79,8 @@ impl fmt::Display for Methods {
 /// All routes by path.
 #[derive(Debug, Default)]
 pub struct Routes {
-    exact: HashMap<Box<str>, RouteId>,
-    below: HashMap<Box<str>, RouteId>,
+    exact: HashMap<Box<str>, RouteId, RandomState>,
+    below: HashMap<Box<str>, RouteId, RandomState>,
 }
 
 impl Routes {

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 
 use crate::model::exchange::{Question, Window};
@@ -14,6 +14,10 @@ use crate::model::key::Key;
 use crate::rules::headers::looks_like;
 use crate::rules::params::{Params, Rule, Understood, sorted_by_name};
 use crate::rules::routes::Path;
+
+// Names made once: looking a field up by text reads the text again each time.
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const TIMEOUT: HeaderName = HeaderName::from_static("tollgate-timeout");
 
 /// How a route reads its requests.
 #[derive(Debug, Clone)]
@@ -120,7 +124,7 @@ fn changes(understood: Option<&Understood>) -> Vec<(u16, &'static str)> {
 /// counts (§2).
 pub fn prefers_strict(headers: &HeaderMap) -> bool {
     headers
-        .get_all("prefer")
+        .get_all(PREFER)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
@@ -134,7 +138,7 @@ pub fn prefers_strict(headers: &HeaderMap) -> bool {
 
 /// The client's patience as `Tollgate-Timeout` states it, in seconds: `2.5`. What is no such number is ignored.
 pub fn stated_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: f64 = headers.get("tollgate-timeout")?.to_str().ok()?.trim().parse().ok()?;
+    let seconds: f64 = headers.get(TIMEOUT)?.to_str().ok()?.trim().parse().ok()?;
     Duration::try_from_secs_f64(seconds).ok()
 }
 
@@ -181,7 +185,7 @@ mod tests {
     #[test]
     fn preferences_and_patience_are_read() {
         let headers = |name: &'static str, value: &'static str| {
-            HeaderMap::from_iter([(http::HeaderName::from_static(name), HeaderValue::from_static(value))])
+            HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))])
         };
         for (value, strict) in [
             ("handling=strict", true),

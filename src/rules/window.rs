@@ -74,16 +74,12 @@ impl Window {
         if ahead < remaining {
             return now;
         }
-        let place = ahead - remaining;
-        match self.free_at.get(place) {
-            Some(free) => *free,
-            // Beyond what has finished: one period for every full turn of the window.
-            None => {
-                let beyond = place - self.free_at.len();
-                let turns = u32::try_from(beyond / self.rule.requests.max(1) as usize).unwrap_or(u32::MAX);
-                now + self.rule.per.saturating_mul(turns.saturating_add(1))
-            }
-        }
+        // Every slot in the order in which it comes free; whoever takes one holds it for at least a period.
+        let requests = self.rule.requests.max(1) as usize;
+        let slot = (ahead % requests).checked_sub(remaining);
+        let first = slot.map_or(now, |slot| self.free_at.get(slot).copied().unwrap_or(now + self.rule.per));
+        let turns = u32::try_from(ahead / requests).unwrap_or(u32::MAX);
+        first + self.rule.per.saturating_mul(turns)
     }
 }
 
@@ -139,6 +135,27 @@ mod tests {
                 prop_assert_eq!(window.remaining(free.before(Duration::from_nanos(1))), 0);
             }
             prop_assert!(window.remaining(free) > 0);
+        }
+
+        /// The moment named for a place in line is the one at which that place is served, if calls take no time.
+        #[test]
+        fn a_line_is_served_when_it_was_told(
+            ends in prop::collection::vec(0u64..100, 0..8), requests in 1u32..8, line in 1usize..30,
+        ) {
+            let mut window = Window::new(WindowRule { requests, per: Duration::from_nanos(50) });
+            let mut now = Moment::from_nanos(100);
+            for end in ends.iter().take(requests as usize) {
+                window.begin();
+                window.end(Moment::from_nanos(*end));
+            }
+            let told: Vec<Moment> = (0..line).map(|ahead| window.next_free(now, ahead)).collect();
+            for told in told {
+                now = window.next_free(now, 0);
+                prop_assert_eq!(told, now);
+                prop_assert!(window.remaining(now) > 0);
+                window.begin();
+                window.end(now);
+            }
         }
     }
 }

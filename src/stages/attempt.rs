@@ -113,6 +113,7 @@ impl<S: Stage<Call>> Stage<Call> for Attempt<S> {
         let (Some(call), Err(fault)) = (spare, &result) else { return result };
         match retry::decide(&method, fault) {
             Again::No => return result,
+            Again::Renewed => {}
             Again::AtOnce | Again::After(_) if !standing.spend_retry() => return result,
             Again::AtOnce => {}
             Again::After(longest) => tokio::time::sleep(jittered(longest)).await,

@@ -68,6 +68,8 @@ impl<S> Layer<S> for CacheLayer {
 /// An entry that is too old, and how long it may still serve when the upstream fails.
 struct Fallback {
     entry: Arc<Entry>,
+    looked: Moment,
+    /// How long its lifetime was over when it was looked at.
     over: Duration,
     if_error: Duration,
     if_unreachable: Duration,
@@ -86,28 +88,38 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
         let wishes = Wishes::from_headers(&ask.headers);
         let may_refresh = self.given.may_refresh.get(ask.client.place()).is_some_and(|may| *may);
         let honoured = may_refresh && rules.policy.honour_request_directives;
-        let now = self.given.clock.now();
+        let now = ask.at;
         let sent = |name: &HeaderName| rules.forwarding.sent(&ask.headers, name);
         let (fallback, why) = match self.given.store.find(&ask.question.key, sent) {
             Found::Nothing => (None, Why::UriMiss),
             Found::OtherVariant => (None, Why::VaryMiss),
+            // Who is somebody to the upstream is not given what only the operator's word shares.
+            Found::Entry(entry) if own_credentials(&ask, rules) && !is_shared_by_upstream(&entry) => {
+                (None, Why::VaryMiss)
+            }
             Found::Entry(entry) => {
                 match reuse::decide(&rules.policy, &entry, &wishes.directives, honoured, now) {
                     Verdict::Fresh { left } => {
                         return Ok(self.fitted(hit(entry, now, seconds(left), None), &ask.method, &wishes));
                     }
                     Verdict::Accepted { over } => {
-                        return Ok(self.fitted(hit(entry, now, -seconds(over), None), &ask.method, &wishes));
+                        return Ok(self.fitted(
+                            hit(entry, now, seconds_over(over), None),
+                            &ask.method,
+                            &wishes,
+                        ));
                     }
                     Verdict::FreshenMeanwhile { over } => {
                         let reason = entry.failing(now).unwrap_or(Stale::Revalidating);
                         self.freshen(&ask, rules, &entry, now);
-                        let stale = hit(entry, now, -seconds(over), Some(reason));
+                        let stale = hit(entry, now, seconds_over(over), Some(reason));
                         return Ok(self.fitted(stale, &ask.method, &wishes));
                     }
                     Verdict::Fetch { over, if_error, if_unreachable } => {
-                        let why = if over.is_zero() { Why::Request } else { Why::Stale };
-                        (Some(Fallback { entry, over, if_error, if_unreachable }), why)
+                        // At the very end of its lifetime it is over by nothing, and stale nevertheless.
+                        let wished = honoured && wishes.directives.wants_newer();
+                        let why = if over.is_zero() && wished { Why::Request } else { Why::Stale };
+                        (Some(Fallback { entry, looked: now, over, if_error, if_unreachable }), why)
                     }
                 }
             }
@@ -129,10 +141,10 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
         }
         let held = fallback.as_ref().map(|fallback| fallback.entry.clone());
         let sharing = self.sharing(&ask, rules, &wishes, honoured, held.as_deref());
-        let (deadline, method) = (ask.deadline, ask.method.clone());
+        let method = ask.method.clone();
         let fetched = self.forward(ask, rules, why, sharing, held).await;
         let answer = match fallback {
-            Some(fallback) => self.or_stale(fetched, &fallback, deadline),
+            Some(fallback) => self.or_stale(fetched, &fallback),
             None => fetched,
         };
         answer.map(|answer| self.fitted(answer, &method, &wishes))
@@ -172,7 +184,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
         sharing: Sharing,
         held: Option<Arc<Entry>>,
     ) -> Result<Answer, Fault> {
-        let Ask { client, route, method, question, headers, body, deadline, interim, .. } = ask;
+        let Ask { client, route, method, question, headers, body, deadline, hurried, interim, .. } = ask;
         let headers = asking(rules, &headers, &method, &sharing, held.as_deref());
         let fetch = Fetch {
             client,
@@ -182,6 +194,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
             headers,
             body,
             deadline,
+            hurried,
             sharing,
             validates: held,
             interim,
@@ -238,6 +251,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
             headers: asking(rules, &ask.headers, &Method::GET, &sharing, Some(entry)),
             body: crate::model::Body::Empty,
             deadline: now + rules.patience,
+            hurried: false,
             sharing,
             validates: Some(entry.clone()),
             interim: None,
@@ -248,6 +262,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
         self.given.tasks.spawn(async move {
             let fetched = Box::pin(below.call(refresh)).await;
             if let Some(reason) = failure(&fetched)
+                && speaks_for_others(&fetched)
                 && let Found::Entry(entry) = store.find(&key, |name| vary::combined(&forwarded, name))
             {
                 entry.refresh_failed(reason, clock.now() + FAILURE_SPEAKS_FOR);
@@ -256,18 +271,10 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
     }
 
     /// The stale entry in place of a failure, for as long as it may serve.
-    fn or_stale(
-        &self,
-        fetched: Result<Answer, Fault>,
-        fallback: &Fallback,
-        deadline: Moment,
-    ) -> Result<Answer, Fault> {
+    fn or_stale(&self, fetched: Result<Answer, Fault>, fallback: &Fallback) -> Result<Answer, Fault> {
         let Some(reason) = failure(&fetched) else { return fetched };
         let now = self.given.clock.now();
-        // A client that ran out of patience says nothing of the upstream.
-        let upstream_failed =
-            !matches!(&fetched, Err(fault) if fault.kind == FaultKind::UpstreamTimeout && now >= deadline);
-        if upstream_failed {
+        if speaks_for_others(&fetched) {
             fallback.entry.refresh_failed(reason, now + FAILURE_SPEAKS_FOR);
         }
         fallback.answer(now, reason).map_or(fetched, Ok)
@@ -280,7 +287,9 @@ impl Fallback {
             Stale::Unreachable | Stale::Breaker => self.if_unreachable,
             _ => self.if_error,
         };
-        (self.over < allowed).then(|| hit(self.entry.clone(), now, -seconds(self.over), Some(reason)))
+        // The call that failed took its time.
+        let over = self.over + now.since(self.looked);
+        (over < allowed).then(|| hit(self.entry.clone(), now, seconds_over(over), Some(reason)))
     }
 }
 
@@ -295,17 +304,26 @@ fn failure(fetched: &Result<Answer, Fault>) -> Option<Stale> {
         Err(fault) => match fault.kind {
             // "A cache MUST NOT generate a stale response unless it is disconnected or doing so is explicitly permitted"
             // (RFC 9111 §4.2.4): a connection that closed without a whole answer is disconnected too.
-            FaultKind::UpstreamUnreachable | FaultKind::UpstreamTimeout | FaultKind::UpstreamBroken => {
-                Some(Stale::Unreachable)
-            }
+            FaultKind::UpstreamUnreachable
+            | FaultKind::UpstreamTimeout
+            | FaultKind::ClientTimeout
+            | FaultKind::UpstreamBroken => Some(Stale::Unreachable),
             FaultKind::Internal => Some(Stale::UpstreamError),
             FaultKind::BreakerOpen => Some(Stale::Breaker),
             // A limit of the gate's own is told as a quota too: what matters is that nobody was asked.
-            FaultKind::QuotaExceeded | FaultKind::QueueFull | FaultKind::Overloaded => Some(Stale::Quota),
+            FaultKind::QuotaExceeded
+            | FaultKind::BudgetSpent
+            | FaultKind::QueueFull
+            | FaultKind::Overloaded => Some(Stale::Quota),
             FaultKind::UpstreamRefusedCredentials => Some(Stale::Paused),
             _ => None,
         },
     }
+}
+
+/// Whether a failure would have met anybody: a client whose patience or budget ended says nothing of the upstream.
+fn speaks_for_others(fetched: &Result<Answer, Fault>) -> bool {
+    !matches!(fetched, Err(fault) if matches!(fault.kind, FaultKind::ClientTimeout | FaultKind::BudgetSpent))
 }
 
 /// The fields of a call. One that serves everyone asks for the whole, on nobody's conditions but the gate's own.
@@ -316,6 +334,9 @@ fn asking(
     sharing: &Sharing,
     held: Option<&Entry>,
 ) -> HeaderMap {
+    if !method.is_safe() {
+        return rules.forwarding.of_unsafe(headers);
+    }
     let mut headers = rules.forwarding.of(headers);
     if held.is_some() || matches!(sharing, Sharing::Shared { .. }) {
         serving::without_conditions(&mut headers);
@@ -341,6 +362,13 @@ fn own_credentials(ask: &Ask, rules: &CacheRules) -> bool {
         .any(|name| rules.forwarding.sent(&ask.headers, name).is_some())
 }
 
+/// Whether the upstream's own words let an entry be given to a request with credentials (RFC 9111 §3.5): a lifetime
+/// of its own, and nothing that a route has to set aside.
+fn is_shared_by_upstream(entry: &Entry) -> bool {
+    let facts = &entry.facts;
+    facts.lifetime.is_some_and(|lifetime| !lifetime.is_zero()) && !facts.private && !facts.no_cache
+}
+
 fn hit(entry: Arc<Entry>, now: Moment, ttl: i64, stale: Option<Stale>) -> Answer {
     let age = entry.age(now);
     Answer {
@@ -352,4 +380,9 @@ fn hit(entry: Arc<Entry>, now: Moment, ttl: i64, stale: Option<Stale>) -> Answer
 
 fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Seconds by which a lifetime is over, begun ones counted: what is stale never shows `ttl=0`.
+fn seconds_over(duration: Duration) -> i64 {
+    -seconds(duration + Duration::from_nanos(999_999_999)).max(1)
 }

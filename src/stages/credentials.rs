@@ -102,7 +102,10 @@ impl<S: Stage<Signed<Grant>>> Stage<Granted<Grant>> for Sign<S> {
                 let fault = Fault::new(FaultKind::UpstreamRefusedCredentials).called(Called::Yes);
                 return Err(if renewed { fault.resendable() } else { fault });
             }
-            account.accepted();
+            // An upstream that fails has not looked at them.
+            if !passed.status.is_server_error() {
+                account.accepted();
+            }
             let secrets: Vec<&[u8]> = credentials.secrets.iter().map(Secret::expose).collect();
             remove_echoes(&mut passed.headers, &secrets);
         }

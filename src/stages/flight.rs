@@ -14,9 +14,9 @@ use tokio::sync::{oneshot, watch};
 use tower_layer::Layer;
 
 use super::Stage;
-use crate::model::cache_status::CacheStatus;
+use crate::model::cache_status::{CacheStatus, Why};
 use crate::model::entry::Entry;
-use crate::model::exchange::{Answer, Call, Content, Fetch, Sharing, Timing};
+use crate::model::exchange::{Answer, Call, ClientId, Content, Fetch, Sharing, Timing};
 use crate::model::fault::Called;
 use crate::model::key::{BuildKeyHasher, Key};
 use crate::model::{Fault, FaultKind, Interim, Moment};
@@ -89,6 +89,8 @@ struct Waiting {
     landing: watch::Receiver<Option<Landing>>,
     /// Until when its call waits for a grant.
     deadline: Moment,
+    /// Whose call it is.
+    client: ClientId,
     /// Counts who waits.
     aboard: Arc<()>,
     /// Tells them what is said before the answer.
@@ -120,16 +122,16 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
     async fn call(&self, fetch: Fetch) -> Result<Answer, Fault> {
         let _counted = self.count()?;
         let Sharing::Shared { held } = fetch.sharing else {
-            let deadline = fetch.deadline;
+            let (deadline, hurried) = (fetch.deadline, fetch.hurried);
             return self
                 .in_time(deadline, self.inner.call(fetch.into()))
                 .await
-                .unwrap_or_else(|| Err(out_of_patience()));
+                .unwrap_or_else(|| Err(out_of_patience(hurried)));
         };
         let began = self.given.clock.now();
         for _ in 0..MOST_FLIGHTS {
             let (mut waiting, own) = match self.join(&fetch, held)? {
-                Joined::Landed(entry) => return Ok(self.collapsed(entry, began)),
+                Joined::Landed(entry) => return Ok(self.collapsed(entry, began, fetch.why)),
                 Joined::Pilot(waiting, own) => (waiting, Some(own)),
                 Joined::Passenger(waiting) => (waiting, None),
             };
@@ -138,7 +140,7 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
             let landed =
                 async { waiting.landing.wait_for(Option::is_some).await.map(|landing| landing.clone()) };
             let landing = match self.in_time(fetch.deadline, landed).await {
-                None => return Err(out_of_patience()),
+                None => return Err(out_of_patience(fetch.hurried)),
                 // The flight's task ended without landing: a panic, counted where it happened.
                 Some(Err(_)) => return Err(FaultKind::Internal.into()),
                 Some(Ok(landing)) => landing,
@@ -146,15 +148,13 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
             match landing {
                 Some(Landing::Shared(entry, age, cache, timing)) if selects(&entry, &fetch.headers) => {
                     if passenger {
-                        return Ok(self.collapsed(entry, began));
+                        return Ok(self.collapsed(entry, began, fetch.why));
                     }
                     return Ok(Answer { content: Content::Held(entry, age), cache, timing });
                 }
-                // A call that gave up waiting sooner than this client would.
-                Some(Landing::Failed(fault))
-                    if fault.kind == FaultKind::QuotaExceeded
-                        && passenger
-                        && waiting.deadline < fetch.deadline => {}
+                // A call that says something of its own client alone: its patience, or its empty budget.
+                Some(Landing::Failed(fault)) if passenger && is_about_the_pilot(&fault, &waiting, &fetch) => {
+                }
                 Some(Landing::Failed(fault)) => return Err(fault),
                 Some(Landing::Shared(..) | Landing::Unshared) | None => match own {
                     Some(own) => return own.await.map_err(|_| FaultKind::Internal.into()),
@@ -162,9 +162,11 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
                 },
             }
         }
-        let deadline = fetch.deadline;
+        let (deadline, hurried) = (fetch.deadline, fetch.hurried);
         let alone = Fetch { sharing: Sharing::Alone { keep: true }, ..fetch };
-        self.in_time(deadline, self.inner.call(alone.into())).await.unwrap_or_else(|| Err(out_of_patience()))
+        self.in_time(deadline, self.inner.call(alone.into()))
+            .await
+            .unwrap_or_else(|| Err(out_of_patience(hurried)))
     }
 }
 
@@ -201,8 +203,13 @@ impl<S: Stage<Call> + 'static> Flight<S> {
         let (give, own) = oneshot::channel();
         let relay = Arc::<Relay>::default();
         board(&relay, fetch);
-        let waiting =
-            Waiting { landing, deadline: fetch.deadline, aboard: Arc::default(), relay: relay.clone() };
+        let waiting = Waiting {
+            landing,
+            deadline: fetch.deadline,
+            client: fetch.client,
+            aboard: Arc::default(),
+            relay: relay.clone(),
+        };
         vacant.insert(waiting.clone());
         drop(flights);
         self.take_off(fetch, relay, land, give);
@@ -256,15 +263,11 @@ impl<S: Stage<Call> + 'static> Flight<S> {
     }
 
     /// The answer for a client that waited for somebody else's call.
-    fn collapsed(&self, entry: Arc<Entry>, began: Moment) -> Answer {
+    fn collapsed(&self, entry: Arc<Entry>, began: Moment, why: Why) -> Answer {
         let now = self.given.clock.now();
         let age = entry.age(now);
-        let cache = CacheStatus::Forwarded {
-            why: crate::model::cache_status::Why::UriMiss,
-            status: entry.status.as_u16(),
-            stored: false,
-            collapsed: true,
-        };
+        let cache =
+            CacheStatus::Forwarded { why, status: entry.status.as_u16(), stored: false, collapsed: true };
         Answer {
             content: Content::Held(entry, age),
             cache,
@@ -320,9 +323,18 @@ fn selects(entry: &Entry, sent: &HeaderMap) -> bool {
     vary::selects(entry, |name| vary::combined(sent, name))
 }
 
-/// The client's patience ended; its flight goes on for the others.
-fn out_of_patience() -> Fault {
-    Fault::new(FaultKind::UpstreamTimeout)
-        .called(Called::Maybe)
-        .detail("the answer did not come within the client's time")
+/// Whether a failure speaks of the client whose call it was and not of this one: its patience was shorter, or its budget
+/// is spent.
+fn is_about_the_pilot(fault: &Fault, waiting: &Waiting, fetch: &Fetch) -> bool {
+    match fault.kind {
+        FaultKind::QuotaExceeded => waiting.deadline < fetch.deadline,
+        FaultKind::BudgetSpent => waiting.client != fetch.client,
+        _ => false,
+    }
+}
+
+/// The client's patience ended, its own or its route's; its flight goes on for the others.
+fn out_of_patience(hurried: bool) -> Fault {
+    let kind = if hurried { FaultKind::ClientTimeout } else { FaultKind::UpstreamTimeout };
+    Fault::new(kind).called(Called::Maybe).detail("the answer did not come in time")
 }

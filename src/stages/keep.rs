@@ -21,9 +21,9 @@ use crate::model::fault::Called;
 use crate::model::{Fault, FaultKind, Fields, Moment};
 use crate::rules::addresses::{self, Addresses};
 use crate::rules::reuse::{self, Admission, Exchange, Kept, Policy};
-use crate::rules::{groups, ranges, targeted, validators};
+use crate::rules::{groups, ranges, targeted, validators, vary};
 use crate::state::clock::Clock;
-use crate::state::store::Store;
+use crate::state::store::{Found, Store};
 
 /// The layer.
 #[derive(Debug, Clone)]
@@ -118,6 +118,7 @@ impl<S> Keep<S> {
             Admission::Share => None,
             Admission::Refuse(_) => return Ok(answer),
         };
+        let kept = kept.filter(|_| !(passed.status.is_server_error() && self.holds_better(policy, asked)));
         let limits = (self.given.max_entry_bytes, &self.given.arriving);
         let bytes = match collect(std::mem::take(&mut passed.body), limits.0, limits.1).await {
             Ok(Collected::Whole(bytes)) => bytes,
@@ -215,6 +216,12 @@ impl<S> Keep<S> {
         }
     }
 
+    /// Whether an answer is held that an error must not replace.
+    fn holds_better(&self, policy: &Policy, asked: &Asked) -> bool {
+        let found = self.given.store.find(&asked.question.key, |name| vary::combined(&asked.sent, name));
+        matches!(found, Found::Entry(held) if reuse::outlives_an_error(policy, &held, self.given.clock.now()))
+    }
+
     fn exchange<'a>(
         &self,
         asked: &'a Asked,
@@ -249,6 +256,7 @@ impl<S> Keep<S> {
         for name in [header::AGE, header::CONTENT_LENGTH, targeted::OWN] {
             fields.remove(name);
         }
+        // Under the operator's `ttl` every client of the account shares the answer; a cookie is about one.
         if policy.ttl.is_some() {
             fields.remove(header::SET_COOKIE);
         }

@@ -19,7 +19,7 @@ use crate::model::body::{Body, BodyError};
 use crate::model::cache_status::CacheStatus;
 use crate::model::exchange::{Answer, Arrival, Content, Notes, Passed, Timing};
 use crate::model::fault::{Called, Level};
-use crate::model::{Fault, FaultKind, Moment};
+use crate::model::{Fault, FaultKind, Moment, Short};
 use crate::state::clock::Clock;
 use crate::state::metrics::RouteMeters;
 
@@ -100,6 +100,8 @@ impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
         {
             headers.insert(UNDERSTOOD, understood);
         }
+        // Of a body that is not there, or that HEAD leaves out, nothing will be read.
+        report.whole = body.is_empty() || report.method == http::Method::HEAD;
         let mut response = Response::new(Reported { body, report: Some(report) });
         *response.status_mut() = status;
         *response.headers_mut() = headers;
@@ -123,9 +125,7 @@ fn answered(answer: Answer) -> (StatusCode, HeaderMap, Body) {
     };
     if cache != CacheStatus::Own {
         headers.append(header::VIA, HeaderValue::from_static("1.1 tollgate"));
-        if let Ok(value) = HeaderValue::try_from(format!("tollgate; {cache}")) {
-            headers.append(CACHE_STATUS, value);
-        }
+        headers.append(CACHE_STATUS, cache_status(cache));
     }
     (status, headers, body)
 }
@@ -145,34 +145,51 @@ fn refused(fault: &Fault, notes: &Notes) -> (StatusCode, HeaderMap, Body) {
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tollgate\""));
     }
+    if fault.kind.ends_connection() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     let problem = fault.to_problem(notes.id.to_str().unwrap_or_default());
     (status, headers, Body::Full(problem.into()))
+}
+
+fn cache_status(cache: CacheStatus) -> HeaderValue {
+    let mut value = Short::<96>::new();
+    match cache {
+        // The way of nearly every answer.
+        CacheStatus::Hit { ttl, stale: None } => {
+            value.push("tollgate; hit; ttl=");
+            value.push_decimal(ttl.unsigned_abs(), 1);
+        }
+        // Writing to a Short cannot fail.
+        _ => drop(write!(value, "tollgate; {cache}")),
+    }
+    value.into_value("tollgate")
 }
 
 /// `gate;dur=0.2, wait;dur=1200, upstream;dur=83`, in milliseconds.
 fn server_timing(total: Duration, timing: Timing) -> HeaderValue {
     let upstream = timing.upstream.unwrap_or_default();
     let gate = total.saturating_sub(timing.wait + upstream);
-    let mut value = String::with_capacity(48);
-    // Writing to a String cannot fail.
-    let _ = write!(value, "gate;dur={}", Millis(gate));
+    let mut value = Short::<128>::new();
+    value.push("gate;dur=");
+    push_millis(&mut value, gate);
     if !timing.wait.is_zero() {
-        let _ = write!(value, ", wait;dur={}", Millis(timing.wait));
+        value.push(", wait;dur=");
+        push_millis(&mut value, timing.wait);
     }
     if timing.upstream.is_some() {
-        let _ = write!(value, ", upstream;dur={}", Millis(upstream));
+        value.push(", upstream;dur=");
+        push_millis(&mut value, upstream);
     }
-    HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("gate"))
+    value.into_value("gate")
 }
 
 /// Milliseconds with three decimals.
-struct Millis(Duration);
-
-impl std::fmt::Display for Millis {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let micros = self.0.as_micros();
-        write!(f, "{}.{:03}", micros / 1000, micros % 1000)
-    }
+fn push_millis<const N: usize>(value: &mut Short<N>, duration: Duration) {
+    let micros = duration.as_secs() * 1_000_000 + u64::from(duration.subsec_micros());
+    value.push_decimal(micros / 1000, 1);
+    value.push(".");
+    value.push_decimal(micros % 1000, 3);
 }
 
 /// A response's body that reports when it has ended, or when nobody wants it any longer.

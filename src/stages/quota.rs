@@ -9,6 +9,7 @@ use tower_layer::Layer;
 
 use super::Stage;
 use crate::model::exchange::{Answer, Call, Granted};
+use crate::model::fault::Called;
 use crate::model::{Fault, FaultKind};
 use crate::rules::window::WindowRule;
 use crate::state::clock::Clock;
@@ -57,10 +58,13 @@ pub struct QuotaLayer {
     /// Who pays for each route, by place.
     pub purses: Arc<[Purse]>,
     /// What each client may cause, by place.
-    pub budgets: Arc<[Option<Budget>]>,
+    pub budgets: Arc<[Option<Arc<Budget>>]>,
     /// The time.
     pub clock: Clock,
 }
+
+/// A grant that comes so shortly before a deadline cannot be answered in time; refusing it then still can be told.
+const LAST_MOMENT: Duration = Duration::from_millis(10);
 
 /// The stage.
 #[derive(Debug)]
@@ -88,6 +92,27 @@ impl Drop for Begun<'_> {
     }
 }
 
+/// A call that its client's budget counts; given back if it was never sent.
+struct Counted<'a> {
+    budget: Option<&'a Budget>,
+    sent: bool,
+}
+
+impl<'a> Counted<'a> {
+    fn spend(budget: Option<&'a Budget>) -> Result<Self, (Duration, WindowRule)> {
+        budget.map_or(Ok(()), Budget::spend)?;
+        Ok(Self { budget, sent: true })
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        if let Some(budget) = self.budget {
+            budget.settle(self.sent);
+        }
+    }
+}
+
 impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
     async fn call(&self, call: Call) -> Result<Answer, Fault> {
         let Some(purse) = self.given.purses.get(call.route.place()) else {
@@ -95,14 +120,18 @@ impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
         };
         let budget = self.given.budgets.get(call.client.place()).and_then(Option::as_ref);
         let began = self.given.clock.now();
-        let grant =
-            purse.account.acquire(call.deadline).await.map_err(|refused| fault(refused, &purse.name))?;
+        let grant = purse
+            .account
+            .acquire(call.deadline.before(LAST_MOMENT))
+            .await
+            .map_err(|refused| fault(refused, &purse.name))?;
         let waited = self.given.clock.now().since(began);
         // After the grant: what is not sent is not counted. An unused grant gives its place back.
-        budget.map_or(Ok(()), Budget::spend).map_err(over_budget)?;
+        let mut counted = Counted::spend(budget.map(Arc::as_ref)).map_err(over_budget)?;
         let mut begun = Begun(Some(&purse.meters));
         let mut result = self.inner.call(Granted { call, grant }).await;
         begun.0 = None;
+        counted.sent = !matches!(&result, Err(fault) if fault.called == Called::No);
         purse.meters.count(outcome(&result));
         if let Ok(answer) = &mut result {
             answer.timing.wait += waited;
@@ -133,7 +162,7 @@ fn outcome(result: &Result<Answer, Fault>) -> &'static str {
 }
 
 fn over_budget((retry_after, rule): (Duration, WindowRule)) -> Fault {
-    Fault::new(FaultKind::QuotaExceeded)
+    Fault::new(FaultKind::BudgetSpent)
         .detail(format!("this client may cause {} upstream calls in {:?}", rule.requests, rule.per))
         .member("policy", "budget")
         .retry_after(retry_after)

@@ -5,16 +5,52 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::uri::PathAndQuery;
+use http::{Method, Uri};
 
 use super::{Decide, Next};
-use crate::model::exchange::{Arrival, Ask, ClientId, Known, Routed};
+use crate::model::exchange::{Arrival, Ask, ClientId, Known, Question, RouteId, Routed};
 use crate::model::{Fault, FaultKind};
 use crate::rules::identity::{Clients, Sender};
+use crate::rules::message::{HeadRules, Objection, normalized};
 use crate::rules::params::{Params, Refusal};
 use crate::rules::routes::{Methods, Routes};
 use crate::rules::understanding::{Reading, prefers_strict, stated_timeout};
 use crate::state::limits::{AddressLimit, ClientLimit};
+use crate::state::remembered::Remembered;
+
+/// inspect: `Arrival = Arrival`, or 400, 405, 414, 417, 421, 501. What it lets through addresses the gate in a form that
+/// has one meaning, and its target is written the one way that equivalent ones are.
+#[derive(Debug, Clone)]
+pub struct Inspect {
+    /// What heads are held to.
+    pub rules: Arc<HeadRules>,
+}
+
+impl Decide<Box<Arrival>> for Inspect {
+    type Out = Box<Arrival>;
+
+    fn decide(&self, mut arrival: Box<Arrival>) -> Next<Box<Arrival>> {
+        let Arrival { method, uri, version, headers, .. } = arrival.as_ref();
+        let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let inspected = self.rules.inspect(method, uri, *version, headers).and_then(|()| normalized(target));
+        match inspected {
+            Ok(None) => {}
+            Ok(Some(target)) => match Uri::try_from(target) {
+                Ok(uri) => arrival.uri = uri,
+                Err(_) => return Next::refuse(FaultKind::Malformed),
+            },
+            Err(Objection { kind, why }) => {
+                let fault = Fault::new(kind).detail(why);
+                // "An origin server MUST generate an Allow header field in a 405 response" (RFC 9110 §15.5.6): a tunnel's
+                // end is no resource here, and allows nothing.
+                let is_tunnel = kind == FaultKind::NoTunnel;
+                return Next::refuse(if is_tunnel { fault.allow(String::new()) } else { fault });
+            }
+        }
+        Next::On(arrival)
+    }
+}
 
 /// authenticate: `Arrival → Known`, or 401.
 #[derive(Debug, Clone)]
@@ -137,6 +173,8 @@ pub struct Understand {
     pub lenses: Arc<[Lens]>,
     /// Which clients are strict, by place.
     pub strict: Arc<[bool]>,
+    /// What was understood before.
+    pub remembered: Arc<Remembered>,
 }
 
 impl Decide<Routed> for Understand {
@@ -148,36 +186,47 @@ impl Decide<Routed> for Understand {
             return Next::refuse(FaultKind::NoSuchRoute);
         };
         let Arrival { method, uri, headers, body, peer, at, notes, interim, .. } = *arrival;
-        let (question, understood) = lens.reading.read(uri.path(), uri.query().unwrap_or_default());
-        if let (Some(understood), Some(params)) = (&understood, &lens.reading.params) {
-            let strict = self.strict.get(client.place()).is_some_and(|strict| *strict);
-            let refusal = if strict || prefers_strict(&headers) {
-                understood.strict_refusal(params)
-            } else {
-                understood.required_refusal(params)
-            };
-            if let Some(refusal) = refusal {
-                return Next::refuse(not_understood(&refusal, params));
-            }
-        }
-        let question = Arc::new(question);
+        let strict = self.strict.get(client.place()).is_some_and(|strict| *strict);
+        let question = match self.question(lens, (route, &uri), strict || prefers_strict(&headers)) {
+            Ok(question) => question,
+            Err(fault) => return Next::refuse(fault),
+        };
         let _ = notes.question.set(question.clone());
         if http_body::Body::size_hint(&body).lower() > lens.max_body_bytes {
             let fault = Fault::new(FaultKind::BodyTooLarge);
             return Next::refuse(fault.detail(format!("at most {} bytes", lens.max_body_bytes)));
         }
-        let patience = stated_timeout(&headers).map_or(lens.timeout, |stated| stated.min(lens.timeout));
-        Next::On(Ask {
-            client,
-            route,
-            method,
-            question,
-            headers,
-            body,
-            deadline: at + patience,
-            peer,
-            interim,
-        })
+        let stated = stated_timeout(&headers).filter(|stated| *stated < lens.timeout);
+        let (deadline, hurried) = (at + stated.unwrap_or(lens.timeout), stated.is_some());
+        Next::On(Ask { client, route, method, question, headers, body, at, deadline, hurried, peer, interim })
+    }
+}
+
+impl Understand {
+    /// What `uri` means, from memory where this spelling of it was read before.
+    fn question(
+        &self,
+        lens: &Lens,
+        (route, uri): (RouteId, &Uri),
+        strict: bool,
+    ) -> Result<Arc<Question>, Fault> {
+        let target = uri.path_and_query().map_or("", PathAndQuery::as_str);
+        if let Some(question) = self.remembered.find(route, target, strict) {
+            return Ok(question);
+        }
+        let (question, understood) = lens.reading.read(uri.path(), uri.query().unwrap_or_default());
+        if let (Some(understood), Some(params)) = (&understood, &lens.reading.params) {
+            let refusal = match strict {
+                true => understood.strict_refusal(params),
+                false => understood.required_refusal(params),
+            };
+            if let Some(refusal) = refusal {
+                return Err(not_understood(&refusal, params));
+            }
+        }
+        let question = Arc::new(question);
+        self.remembered.keep(route, target, &question, strict);
+        Ok(question)
     }
 }
 
@@ -203,7 +252,7 @@ fn not_understood(refusal: &Refusal, params: &Params) -> Fault {
 #[derive(Debug, Clone)]
 pub struct LimitClient {
     /// The declared clients' limits, by place.
-    pub declared: Arc<[Option<ClientLimit>]>,
+    pub declared: Arc<[Option<Arc<ClientLimit>>]>,
     /// Everybody else's, by address.
     pub addresses: Option<Arc<AddressLimit>>,
 }

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -65,24 +65,36 @@ impl ClientLimit {
 }
 
 /// The limit of every peer address that is no declared client. Addresses that have been quiet are forgotten; while
-/// more than [`MOST_ADDRESSES`] are remembered, new ones share one cell.
+/// about [`MOST_ADDRESSES`] or more are remembered, all share one cell.
 #[derive(Debug)]
 pub struct AddressLimit {
     limiter: RateLimiter<IpAddr, DashMapStateStore<IpAddr>, Clock, NoOpMiddleware<governor::nanos::Nanos>>,
     clock: Clock,
     swept: AtomicU64,
+    checks: AtomicU64,
+    /// As many addresses as may be were remembered when it was last looked.
+    crowded: AtomicBool,
 }
 
-/// The most addresses remembered at once.
+/// The most addresses remembered at once, give or take [`LOOK_EVERY`].
 pub const MOST_ADDRESSES: usize = 100_000;
 /// How often quiet addresses are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// At every how manieth check it is looked how many addresses there are, and whether to sweep: counting them takes a
+/// lock for every part of the table, which costs more than the check itself.
+const LOOK_EVERY: u64 = 64;
 
 impl AddressLimit {
     /// A limit nothing was spent of.
     pub fn new(limit: RateLimit, clock: &Clock) -> Self {
         let limiter = RateLimiter::new(limit.to_quota(), DashMapStateStore::default(), clock.clone());
-        Self { limiter, clock: clock.clone(), swept: AtomicU64::new(clock.now().as_nanos()) }
+        Self {
+            limiter,
+            clock: clock.clone(),
+            swept: AtomicU64::new(clock.now().as_nanos()),
+            checks: AtomicU64::new(0),
+            crowded: AtomicBool::new(false),
+        }
     }
 
     /// Counts one request of `peer`.
@@ -90,9 +102,12 @@ impl AddressLimit {
     /// # Errors
     /// How long until the next one would pass.
     pub fn check(&self, peer: IpAddr) -> Result<(), Duration> {
-        self.sweep();
+        if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY) {
+            self.sweep();
+            self.crowded.store(self.limiter.len() >= MOST_ADDRESSES, Ordering::Relaxed);
+        }
         let mut key = network_of(peer);
-        if self.limiter.len() >= MOST_ADDRESSES {
+        if self.crowded.load(Ordering::Relaxed) {
             key = Ipv6Addr::UNSPECIFIED.into();
         }
         self.limiter
@@ -128,7 +143,7 @@ impl Budget {
         Self { window: Mutex::new(Window::new(rule)), clock: clock.clone() }
     }
 
-    /// Counts one call.
+    /// Counts one call, which [`Budget::settle`] must follow.
     ///
     /// # Errors
     /// How long until the next one would pass, and the rule.
@@ -139,8 +154,13 @@ impl Budget {
             return Err((window.next_free(now, 0).since(now), window.rule()));
         }
         window.begin();
-        window.end(now);
         Ok(())
+    }
+
+    /// The call that was counted has ended; it counts from now on for one period, unless it was never `sent`.
+    pub fn settle(&self, sent: bool) {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if sent { window.end(self.clock.now()) } else { window.give_back() }
     }
 }
 
@@ -180,7 +200,9 @@ mod tests {
         assert!(limit.check(peer("2001:db8::2")).is_err());
         assert!(limit.check(peer("::ffff:192.0.2.1")).is_err());
         tokio::time::advance(SWEEP_EVERY).await;
-        assert!(limit.check(peer("192.0.2.9")).is_ok());
+        for _ in 0..LOOK_EVERY {
+            let _ = limit.check(peer("192.0.2.9"));
+        }
         assert_eq!(limit.limiter.len(), 1);
     }
 }

@@ -6,5 +6,6 @@ pub mod limits;
 pub mod metrics;
 pub mod quota;
 pub mod relay;
+pub mod remembered;
 pub mod store;
 pub mod tasks;

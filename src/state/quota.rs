@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus::{Histogram, IntGauge};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -34,15 +35,15 @@ impl Ceiling {
     }
 }
 
-/// An account's rules.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccountRules {
-    /// What may be spent; all windows must admit.
-    pub windows: Vec<WindowRule>,
+/// How calls may wait for an account; may change while it is used.
+#[derive(Debug, Clone)]
+pub struct Terms {
     /// The longest a call may wait.
     pub max_wait: Duration,
     /// The most calls that may wait at once.
     pub max_waiting: usize,
+    /// What the upstream bears at once.
+    pub ceiling: Ceiling,
 }
 
 /// What an account reports.
@@ -63,7 +64,7 @@ pub struct AccountMeters {
 /// One account's quota, shared by every route that uses it.
 #[derive(Debug)]
 pub struct Account {
-    rules: AccountRules,
+    terms: ArcSwap<Terms>,
     windows: Mutex<Vec<Window>>,
     rest: Mutex<Rest>,
     /// Whoever holds it is next; tokio's semaphores are first come, first served.
@@ -71,7 +72,6 @@ pub struct Account {
     waiting: AtomicUsize,
     /// A slot may have come free sooner than its window said.
     freed: Notify,
-    ceiling: Ceiling,
     clock: Clock,
     meters: AccountMeters,
 }
@@ -114,22 +114,26 @@ enum GrantState {
 }
 
 impl Account {
-    /// An account nothing was spent of.
-    pub fn new(rules: AccountRules, ceiling: Ceiling, clock: Clock, meters: AccountMeters) -> Arc<Self> {
-        let windows = rules.windows.iter().map(|rule| Window::new(*rule)).collect();
+    /// An account nothing was spent of; all `windows` must admit a call.
+    pub fn new(windows: &[WindowRule], terms: Terms, clock: Clock, meters: AccountMeters) -> Arc<Self> {
+        let windows = windows.iter().map(|rule| Window::new(*rule)).collect();
         let account = Self {
-            rules,
+            terms: ArcSwap::from_pointee(terms),
             windows: Mutex::new(windows),
             rest: Mutex::default(),
             turn: Semaphore::new(1),
             waiting: AtomicUsize::new(0),
             freed: Notify::new(),
-            ceiling,
             clock,
             meters,
         };
         account.report(&mut account.windows());
         Arc::new(account)
+    }
+
+    /// From now on calls wait by these terms. What was spent, and who waits, stays.
+    pub fn adapt(&self, terms: Terms) {
+        self.terms.store(Arc::new(terms));
     }
 
     /// Waits for a grant until `deadline`, and no longer than the account allows.
@@ -138,21 +142,23 @@ impl Account {
     /// Why there is none, at once where waiting cannot help.
     pub async fn acquire(self: &Arc<Self>, deadline: Moment) -> Result<Grant, Refused> {
         let began = self.clock.now();
-        let deadline = deadline.min(began + self.rules.max_wait);
-        self.rest().admit(began).map_err(|retry_after| Refused::Resting { retry_after })?;
-        let line = self.join_line()?;
+        let terms = self.terms.load_full();
+        let deadline = deadline.min(began + terms.max_wait);
+        self.may_be_asked(began)?;
+        let line = self.join_line(terms.max_waiting)?;
         if line.ahead == 0
-            && let Ok(permit) = self.ceiling.0.clone().try_acquire_owned()
-            && let Some(grant) = self.try_spend(permit)
+            && let Ok(permit) = terms.ceiling.0.clone().try_acquire_owned()
+            && let Some(grant) = self.try_spend(permit)?
         {
             self.meters.waits.observe(0.0);
             return Ok(grant);
         }
         self.is_worth_waiting(line.ahead, deadline)?;
         let left = deadline.since(self.clock.now());
-        let grant = match tokio::time::timeout(left, self.wait_in_line(deadline)).await {
+        let grant = match tokio::time::timeout(left, self.wait_in_line(deadline, &terms.ceiling)).await {
             Ok(grant) => grant,
-            Err(_) => Err(self.is_worth_waiting(0, deadline).err().unwrap_or(Refused::Busy)),
+            // Whoever comes back stands behind everybody who still waits.
+            Err(_) => Err(self.is_worth_waiting(self.others(), deadline).err().unwrap_or(Refused::Busy)),
         };
         self.meters.waits.observe(self.clock.now().since(began).as_secs_f64());
         grant
@@ -183,15 +189,15 @@ impl Account {
         }
     }
 
-    async fn wait_in_line(self: &Arc<Self>, deadline: Moment) -> Result<Grant, Refused> {
+    async fn wait_in_line(self: &Arc<Self>, deadline: Moment, ceiling: &Ceiling) -> Result<Grant, Refused> {
         let Ok(_turn) = self.turn.acquire().await else { return Err(Refused::Busy) };
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
             // Registered before looking, so that a slot freed between the two is not missed.
             freed.as_mut().enable();
-            let Ok(permit) = self.ceiling.0.clone().acquire_owned().await else { return Err(Refused::Busy) };
-            if let Some(grant) = self.try_spend(permit) {
+            let Ok(permit) = ceiling.0.clone().acquire_owned().await else { return Err(Refused::Busy) };
+            if let Some(grant) = self.try_spend(permit)? {
                 return Ok(grant);
             }
             self.is_worth_waiting(0, deadline)?;
@@ -218,23 +224,38 @@ impl Account {
         }
     }
 
-    fn try_spend(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Option<Grant> {
+    /// Whether the account rests, without taking the place of the next probe.
+    fn may_be_asked(&self, now: Moment) -> Result<(), Refused> {
+        let mut rest = *self.rest();
+        rest.admit(now).map_err(|retry_after| Refused::Resting { retry_after })
+    }
+
+    /// A grant if every window has a slot; nothing for those who wait once the account has come to rest.
+    fn try_spend(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Result<Option<Grant>, Refused> {
         let now = self.clock.now();
         let mut windows = self.windows();
         if windows.iter_mut().any(|window| window.remaining(now) == 0) {
-            return None;
+            self.may_be_asked(now)?;
+            return Ok(None);
         }
+        // Last, because whoever passes here while the account rests is its one probe.
+        self.rest().admit(now).map_err(|retry_after| Refused::Resting { retry_after })?;
         windows.iter_mut().for_each(Window::begin);
         self.report(&mut windows);
         self.meters.permits.inc();
-        Some(Grant { account: self.clone(), state: GrantState::Unsent, _permit: permit })
+        Ok(Some(Grant { account: self.clone(), state: GrantState::Unsent, _permit: permit }))
     }
 
-    fn join_line(&self) -> Result<InLine<'_>, Refused> {
+    /// How many wait beside the one who asks.
+    fn others(&self) -> usize {
+        self.waiting.load(Ordering::Acquire).saturating_sub(1)
+    }
+
+    fn join_line(&self, max_waiting: usize) -> Result<InLine<'_>, Refused> {
         let ahead = self.waiting.fetch_add(1, Ordering::AcqRel);
         self.meters.waiting.inc();
         let line = InLine { account: self, ahead };
-        if ahead >= self.rules.max_waiting.max(1) { Err(Refused::Full) } else { Ok(line) }
+        if ahead >= max_waiting.max(1) { Err(Refused::Full) } else { Ok(line) }
     }
 
     fn end(&self, how: impl Fn(&mut Window)) {

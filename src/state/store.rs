@@ -19,7 +19,8 @@ use crate::rules::vary;
 
 /// The most variants of one answer (RFC 9111 §4.1) that are kept; the oldest goes.
 const MOST_VARIANTS: usize = 8;
-/// What moka keeps for an entry beside key and value, in bytes (measured by `benches/memory`).
+/// What moka and the allocator keep for an entry beside key and value, in bytes: what `benches/memory` sees resident
+/// beside the bodies is within 1 % of what is accounted for with it (64 B and 1 KiB bodies, six fields).
 const OVERHEAD: usize = 560;
 
 /// How long it is remembered that a key's answers are nobody else's, and what was erased: longer than any call.

@@ -1,9 +1,9 @@
 //! A client of few words: it sends the bytes it is given and reads one answer at a time, as it was sent.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::wire::{self, Headers};
 use super::within;
@@ -48,6 +48,14 @@ impl Client {
         Self { stream, buffer: Vec::new() }
     }
 
+    /// From another of this machine's own addresses, such as `127.0.0.2`.
+    pub async fn connect_from(from: IpAddr, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(from, 0)).unwrap();
+        let stream = within("a connection", socket.connect(address)).await;
+        Self { stream: stream.unwrap(), buffer: Vec::new() }
+    }
+
     /// Whether anybody listens there.
     pub async fn connects(address: SocketAddr) -> bool {
         within("a connection or its refusal", TcpStream::connect(address)).await.is_ok()
@@ -71,26 +79,14 @@ impl Client {
 
     /// Sends a request as [`Client::request`] does, and reads nothing yet.
     pub async fn ask(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) {
-        let mut message = format!("{method} {target} HTTP/1.1\r\n").into_bytes();
-        let mut field = |name: &str, value: &str| {
-            message.extend_from_slice(name.as_bytes());
-            message.extend_from_slice(b": ");
-            message.extend_from_slice(value.as_bytes());
-            message.extend_from_slice(b"\r\n");
-        };
-        let given = |name: &str| headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
-        if !given("host") {
-            field("Host", "gate.example");
-        }
-        if !body.is_empty() && !given("content-length") && !given("transfer-encoding") {
-            field("Content-Length", &body.len().to_string());
-        }
-        for (name, value) in headers {
-            field(name, value);
-        }
-        message.extend_from_slice(b"\r\n");
-        message.extend_from_slice(body);
-        self.send(&message).await;
+        self.send(&message(method, target, headers, body)).await;
+    }
+
+    /// `GET target`; `None` if the peer closes before it has answered.
+    pub async fn try_get(&mut self, target: &str) -> Option<Answer> {
+        let message = message("GET", target, &[], b"");
+        within("the peer to read", self.stream.write_all(&message)).await.ok()?;
+        self.try_read("GET").await
     }
 
     /// Sends exactly these bytes.
@@ -162,6 +158,29 @@ impl Answer {
     pub fn contains(&self, text: &str) -> bool {
         String::from_utf8_lossy(&self.head).contains(text) || self.text().contains(text)
     }
+}
+
+fn message(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut message = format!("{method} {target} HTTP/1.1\r\n").into_bytes();
+    let mut field = |name: &str, value: &str| {
+        message.extend_from_slice(name.as_bytes());
+        message.extend_from_slice(b": ");
+        message.extend_from_slice(value.as_bytes());
+        message.extend_from_slice(b"\r\n");
+    };
+    let given = |name: &str| headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
+    if !given("host") {
+        field("Host", "gate.example");
+    }
+    if !body.is_empty() && !given("content-length") && !given("transfer-encoding") {
+        field("Content-Length", &body.len().to_string());
+    }
+    for (name, value) in headers {
+        field(name, value);
+    }
+    message.extend_from_slice(b"\r\n");
+    message.extend_from_slice(body);
+    message
 }
 
 fn status(line: &str) -> u16 {

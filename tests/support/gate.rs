@@ -38,6 +38,12 @@ pub struct Gate {
     folder: TempDir,
 }
 
+/// The program with any words on its command line, running. Killed when dropped.
+pub struct Program {
+    child: Child,
+    lines: Lines,
+}
+
 /// A command that has ended: `check`, `explain`, or a `serve` that did not come up.
 #[derive(Debug)]
 pub struct Finished {
@@ -208,10 +214,20 @@ impl Gate {
         .await
     }
 
+    /// Waits until the gate has read everything it was sent and done all it could about it: nothing lies unread in
+    /// its sockets, and every thread of it sleeps. What still goes on then waits for somebody else.
+    pub async fn quiet(&self) {
+        within("the gate to fall quiet", async {
+            while unread(self.gate) || awake(self.id()) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
+        .await;
+    }
+
     /// Sends a signal by name: `TERM`, `INT`, `HUP`, `KILL`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
-        assert!(status.expect("the command kill").success(), "no process to send {name} to");
+        send(name, self.child.id());
     }
 
     /// Waits until the process has ended by itself.
@@ -226,6 +242,37 @@ impl Gate {
             assert!(Instant::now() < deadline, "the gate closed its output and goes on");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+impl Program {
+    /// Starts `tollgate WORDS…` in an empty environment.
+    pub fn start(words: &[&str]) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.args(words).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {PROGRAM}: {e}"));
+        let (lines, sink) = Lines::new();
+        drain(&mut child, sink);
+        Self { child, lines }
+    }
+
+    /// Everything printed so far.
+    pub fn lines(&self) -> &Lines {
+        &self.lines
+    }
+
+    /// Sends a signal by name, and waits until the process has ended.
+    pub async fn end(&mut self, signal: &str) -> ExitStatus {
+        send(signal, self.child.id());
+        within("the program to end", self.lines.end()).await;
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -266,6 +313,37 @@ pub fn listening(lines: &[String], listener: &str) -> Option<SocketAddr> {
         (says("message") == Some("listening") && says("listener") == Some(listener))
             .then(|| says("address")?.parse().ok())
             .flatten()
+    })
+}
+
+fn send(signal: &str, process: u32) {
+    let status = Command::new("kill").arg(format!("-{signal}")).arg(process.to_string()).status();
+    assert!(status.expect("the command kill").success(), "no process to send {signal} to");
+}
+
+/// Whether bytes, or connections, wait to be read at a local address (proc(5), `/proc/net/tcp`).
+fn unread(address: SocketAddr) -> bool {
+    const LISTENS: &str = "0A";
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    let port = format!(":{:04X}", address.port());
+    table.lines().skip(1).any(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let [_, local, _, state, queues, ..] = columns[..] else { return false };
+        let received = queues.split_once(':').map_or("", |(_, received)| received);
+        // Of a listener the queue counts the connections that nobody has accepted.
+        local.ends_with(&port) && (state == LISTENS || state == ESTABLISHED) && received != "00000000"
+    })
+}
+
+const ESTABLISHED: &str = "01";
+
+/// Whether any thread of a process runs, or is about to.
+fn awake(process: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return false };
+    threads.flatten().any(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The state is the first word behind the name, which stands in brackets.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('S'))
     })
 }
 

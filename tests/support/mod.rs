@@ -7,6 +7,7 @@
 //! | [`gate`] | the built program with a configuration of the test's own |
 //! | [`upstream`] | an HTTP/1.1 server in the test, which records what it was asked and answers as told |
 //! | [`json_server`] | the npm package `json-server` serving real messages |
+//! | [`shipped`] | the gate with the shipped configuration, in front of another upstream |
 //! | [`client`] | a client that neither corrects nor hides anything |
 //! | [`tls`] | a private authority and what it signs |
 
@@ -21,6 +22,7 @@ pub mod client;
 pub mod gate;
 pub mod json_server;
 pub mod lines;
+pub mod shipped;
 pub mod tls;
 pub mod upstream;
 pub mod wire;

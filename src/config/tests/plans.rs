@@ -68,7 +68,9 @@ fn the_shipped_examples_in_comments_are_right_too() {
     assert_eq!(plan.accounts[0].quota.len(), 2);
     assert_eq!(plan.accounts[0].price, Some(0.002));
     assert_eq!(plan.server.rate_limit.map(|rate| rate.burst), Some(100));
-    assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
+    // `price` is the one example that is only kept so far.
+    assert_eq!(plan.warnings.len(), 1, "{:?}", plan.warnings);
+    assert!(plan.warnings[0].contains("price"), "{:?}", plan.warnings);
 }
 
 #[test]
@@ -269,7 +271,7 @@ fn a_secret_is_read_again() {
     later.files.insert("secret", b"rotated\r\n".to_vec());
     let reload = |client: usize, environment: &Fake| {
         let key = plan.clients[client].key.as_ref().expect("has a key");
-        key.reload(environment).map(|secret| secret.expose().to_vec())
+        key.reload(environment, crate::config::Place::Header).map(|secret| secret.expose().to_vec())
     };
     assert_eq!(reload(1, &later), Some(b"rotated".to_vec()));
     assert_eq!(reload(2, &later), Some(b"literal".to_vec()));

@@ -1,0 +1,118 @@
+//! From a listener's request to the pipeline and back: gives each request its id, and turns a panic into one 500.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Request, Response, StatusCode};
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use crate::edge::listener::{Handler, Peer};
+use crate::model::exchange::{Arrival, Notes};
+use crate::model::{Body, Fault, FaultKind, Interim, Short};
+use crate::stages::observe::{REQUEST_ID, Reported, Respond};
+use crate::state::clock::Clock;
+
+/// The handler of the gate's listener: a way of requests that a reload replaces.
+#[derive(Debug)]
+pub struct Gate<P> {
+    way: ArcSwap<P>,
+    clock: Clock,
+    ids: Ids,
+}
+
+impl<P> Gate<P> {
+    /// A gate that requests pass by this way.
+    pub fn new(way: P, clock: Clock) -> Self {
+        Self { way: ArcSwap::from_pointee(way), clock, ids: Ids::new() }
+    }
+
+    /// New requests pass by another way; those under way end on theirs.
+    pub fn take(&self, way: P) {
+        self.way.store(Arc::new(way));
+    }
+}
+
+impl<P: Respond + 'static> Handler for Gate<P> {
+    type Body = Reported;
+
+    async fn handle(&self, request: Request<Body>, peer: &Peer) -> Response<Reported> {
+        let (head, body) = request.into_parts();
+        let notes = Notes::new(self.ids.of(&head.headers));
+        let id = notes.id.clone();
+        let arrival = Box::new(Arrival {
+            method: head.method,
+            uri: head.uri,
+            version: head.version,
+            headers: head.headers,
+            body,
+            peer: peer.address,
+            certificate: peer.certificate.clone(),
+            at: self.clock.now(),
+            notes,
+            interim: peer.interim.clone().map(Interim::to),
+        });
+        let way = self.way.load_full();
+        // A panic is this program's mistake: one request pays for it, counted by its report, and the process lives.
+        match AssertUnwindSafe(way.respond(arrival)).catch_unwind().await {
+            Ok(response) => response,
+            Err(panic) => panicked(panic.as_ref(), id),
+        }
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send), id: HeaderValue) -> Response<Reported> {
+    let message =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(
+        id = id.to_str().unwrap_or_default(),
+        message = message.unwrap_or("no message"),
+        "a request met a panic"
+    );
+    let problem = Fault::new(FaultKind::Internal).to_problem(id.to_str().unwrap_or_default());
+    let mut response = Response::new(Reported::unreported(Body::Full(problem.into())));
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// Makes request ids: a random word of the process, then a count.
+#[derive(Debug)]
+struct Ids {
+    process: u32,
+    next: AtomicU64,
+}
+
+/// The longest request id of a client's that is kept.
+const LONGEST_ID: usize = 128;
+
+impl Ids {
+    fn new() -> Self {
+        let mut word = [0; 4];
+        // Without randomness ids repeat after a restart, which nobody depends on.
+        let _ = SystemRandom::new().fill(&mut word);
+        Self { process: u32::from_be_bytes(word), next: AtomicU64::new(1) }
+    }
+
+    /// The client's own id if it is visible ASCII of at most 128 characters, else a new one.
+    fn of(&self, headers: &HeaderMap) -> HeaderValue {
+        let own = headers.get(REQUEST_ID).filter(|id| {
+            let id = id.as_bytes();
+            (1..=LONGEST_ID).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
+        });
+        if let Some(id) = own {
+            return id.clone();
+        }
+        let count = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut id = Short::<32>::new();
+        id.push_hex(self.process.into(), 8);
+        id.push("-");
+        id.push_hex(count, 1);
+        id.into_value("-")
+    }
+}

@@ -1,0 +1,458 @@
+//! Every parser of what others write, under bytes nobody would write. `FUZZ_SECONDS=10` gives each so much time, as
+//! `./test` does; otherwise each gets a short pass. What was once found, and what is worth beginning with, is kept in
+//! `tests/__fuzz__/NAME/corpus` and always played first.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the bans keep the gate's environment in one place; a test is not the gate"
+)]
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Method, Uri, Version, header};
+use tollgate::config::plan::Plan;
+use tollgate::config::{self, WithoutSecrets};
+use tollgate::explain::{Explanation, Reader};
+use tollgate::model::exchange::ClientId;
+use tollgate::provision::reading;
+use tollgate::rules::cache_control::Directives;
+use tollgate::rules::framing::Framing;
+use tollgate::rules::headers::{remove_echoes, strip_hop_by_hop};
+use tollgate::rules::message::{HeadRules, is_host, normalized, normalized_path};
+use tollgate::rules::params::{Params, sorted_by_name};
+use tollgate::rules::routes::Path;
+use tollgate::rules::understanding::{prefers_strict, stated_timeout};
+
+/// How many inputs the short pass tries.
+const SHORT_PASS: usize = 500;
+/// The longest input, in bytes before they are spelled.
+const LONGEST: usize = 160;
+
+/// Plays `law` on every input as it is, and as it spells words of the tongue in question.
+macro_rules! fuzz {
+    ($name:literal, $words:expr, $law:expr) => {{
+        let (words, law): (&[&str], fn(&str)) = ($words, $law);
+        let check = bolero::check!(name = $name).with_max_len(LONGEST);
+        let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+        let check = match seconds {
+            Some(seconds) => check.with_test_time(Duration::from_secs(seconds)),
+            None => check.with_iterations(SHORT_PASS),
+        };
+        check.for_each(|input: &[u8]| {
+            law(&String::from_utf8_lossy(input));
+            law(&spelled(input, words));
+        });
+    }};
+}
+
+/// The words whose places the bytes name; other bytes stand for themselves.
+fn spelled(input: &[u8], words: &[&str]) -> String {
+    let mut text = String::new();
+    for byte in input {
+        match words.get(usize::from(*byte)) {
+            Some(word) => text.push_str(word),
+            None => text.push(char::from(*byte)),
+        }
+    }
+    text
+}
+
+const SHIPPED: &str = include_str!("../config.toml");
+
+/// A route with every type of parameter, and one below a path.
+static PLAN: LazyLock<Plan> = LazyLock::new(|| {
+    let text = r#"
+        [upstreams.u]
+        url = "http://u.example/base"
+        [upstreams.u.accounts.a]
+        query.token = "mellon"
+        headers.api-key = "sesame"
+        quota = "none"
+        [[routes]]
+        name = "everything"
+        path = "/everything"
+        upstream = "u"
+        account = "a"
+        [routes.params]
+        page = { type = "integer", default = 1, min = 1 }
+        per_page = { type = "integer", default = 50, min = 1, below = "default" }
+        ratio = "number"
+        archived = { type = "boolean", default = false }
+        channel = { type = "enum", values = ["sms", "multi_channel"] }
+        since = "datetime"
+        q = "string"
+        short = { type = "string", max_length = 5 }
+        id = "uuid"
+        phone_number = "phone"
+        french = { type = "phone", country = "33" }
+        email = "email"
+        facebook_id = { type = "prefixed", prefix = "fid_" }
+        conversation_id = { type = "prefixed_uuid", prefix = "cid_" }
+        contact = { type = "list", of = ["conversation_id", "facebook_id", "email", "phone_number"] }
+        [[routes]]
+        name = "below"
+        path = "/below/*"
+        upstream = "u"
+        account = "a"
+    "#;
+    config::load(text, "fuzz", &config::System).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+});
+
+fn params() -> &'static Params {
+    PLAN.routes[0].params.as_ref().expect("the route declares some")
+}
+
+const QUERY: &[&str] = &[
+    "page",
+    "=",
+    "&",
+    "%",
+    "+",
+    "per_page",
+    "PerPage",
+    "ratio",
+    "archived",
+    "channel",
+    "since",
+    "q",
+    "short",
+    "id",
+    "phone_number",
+    "french",
+    "email",
+    "facebook_id",
+    "conversation_id",
+    "contact",
+    "fid_",
+    "cid_",
+    "@",
+    ".",
+    "-",
+    "e",
+    "0x",
+    "00",
+    "1",
+    "2024-02-30T25:00",
+    "Z",
+    "%2B",
+    "%00",
+    "%C3%A9",
+    "é",
+    "²",
+    "\u{200b}",
+    "\u{202e}",
+    "ﬁ",
+    "(0)",
+    "tel:",
+    "mailto:",
+    ";",
+    "|",
+    ",",
+    "123e4567-e89b-12d3-a456-426614174000",
+    "{",
+    "}",
+    "urn:uuid:",
+    "\"",
+    "yes",
+    "[]",
+    "99999999999999999999",
+    "token",
+    " ",
+    "٣",
+];
+
+#[test]
+fn understanding_a_query_twice_changes_nothing() {
+    fuzz!("query", QUERY, |text| {
+        let params = params();
+        let once = params.understand(text);
+        let twice = params.understand(&once.query);
+        assert_eq!(once.query, twice.query, "{text:?}");
+        assert!(once.query.is_ascii(), "{text:?}");
+        if let Some(header) = once.header(params) {
+            HeaderValue::try_from(header).expect("what was understood can be told");
+        }
+        let _ = (once.strict_refusal(params), once.required_refusal(params));
+        let sorted = sorted_by_name(text);
+        assert_eq!(sorted_by_name(&sorted), sorted, "{text:?}");
+    });
+}
+
+#[test]
+fn every_type_understands_what_it_has_understood() {
+    fuzz!("types", QUERY, |text| {
+        let params = params();
+        for index in 0..params.names().count() {
+            if let Some(once) = params.canonical(index, text) {
+                assert_eq!(params.canonical(index, &once).as_deref(), Some(&*once), "{index} {text:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn every_target_has_one_key_however_it_is_spelled() {
+    fuzz!("target", TARGET, |text| {
+        for route in &PLAN.routes {
+            let (path, query) = text.split_once('?').unwrap_or((text, ""));
+            let reading = reading(&PLAN, route);
+            let (once, _) = reading.read(path, query);
+            assert!(!once.target.contains("mellon"), "{text:?}");
+            let own = once.target.strip_prefix("/base").expect("stands below the upstream's path");
+            // A path that has no `?` of its own is told apart from its query.
+            if let Some(query) = own.strip_prefix(path).map(|rest| rest.strip_prefix('?').unwrap_or(rest)) {
+                assert_eq!(reading.read(path, query).0.key, once.key, "{text:?}");
+            }
+        }
+    });
+}
+
+const TARGET: &[&str] = &[
+    "/", "..", ".", "%2e", "%2F", "%5c", "\\", "%", "?", "#", ";", "a", "%61", "é", "%00", "*", ":", "@",
+    "//", "http://", "token=", "&", "=", "b", "c", "%74oken", "https://", "[::1]", ":80", "%zz", "+",
+];
+
+#[test]
+fn targets_are_written_one_way_or_refused() {
+    fuzz!("path", TARGET, |text| {
+        if let Ok(written) = normalized(text) {
+            let written = written.as_deref().unwrap_or(text);
+            assert_eq!(normalized(written), Ok(None), "{text:?}");
+        }
+        if let Ok(path) = normalized_path(text) {
+            assert!(!path.split('/').any(|segment| matches!(segment, "." | "..")), "{text:?}");
+        }
+        if let Some(path) = Path::parse(text) {
+            assert_eq!(Path::parse(&path.to_string()), Some(path), "{text:?}");
+        }
+    });
+}
+
+#[test]
+fn heads_are_refused_or_name_a_host() {
+    const HEAD: &[&str] = &[
+        "host",
+        "gate.example",
+        ":",
+        "80",
+        "[::1]",
+        "@",
+        "/",
+        "expect",
+        "100-continue",
+        ",",
+        "transfer-encoding",
+        "chunked",
+        "gzip",
+        " ",
+        "\n",
+        "prefer",
+        "handling=strict",
+        "tollgate-timeout",
+        "2.5",
+        "connection",
+        "x-a",
+        "\"",
+    ];
+    fuzz!("head", HEAD, |text| {
+        let mut headers = HeaderMap::new();
+        for line in text.split('\n') {
+            let (name, value) = line.split_once(':').unwrap_or(("host", line));
+            if let (Ok(name), Ok(value)) = (name.parse::<http::HeaderName>(), HeaderValue::from_str(value)) {
+                headers.append(name, value);
+            }
+        }
+        let rules = HeadRules { max_target_bytes: 8192, hosts: None };
+        let uri = Uri::from_static("/a");
+        if rules.inspect(&Method::GET, &uri, Version::HTTP_11, &headers).is_ok() {
+            let host = headers.get(header::HOST).expect("was demanded").to_str().expect("was looked at");
+            assert!(is_host(host.trim()), "{text:?}");
+        }
+        let _ = (prefers_strict(&headers), stated_timeout(&headers));
+        remove_echoes(&mut headers, &[b"gate.example", b"80"]);
+        strip_hop_by_hop(&mut headers);
+        assert!(
+            !headers.contains_key(header::CONNECTION) && !headers.contains_key(header::TRANSFER_ENCODING)
+        );
+    });
+}
+
+#[test]
+fn requests_end_where_they_end_however_they_arrive() {
+    const STREAM: &[&str] = &[
+        "GET / HTTP/1.1\r\n",
+        "POST / HTTP/1.1\r\n",
+        "\r\n",
+        "\n",
+        "\r",
+        "Content-Length: ",
+        "Transfer-Encoding: chunked\r\n",
+        "5",
+        "hello",
+        "0\r\n",
+        ";a=b",
+        "Host: a\r\n",
+        "f",
+        "x",
+        ":",
+        " ",
+        "Content-Length: 5\r\n\r\nhello",
+        "5\r\nhello\r\n",
+        "0\r\n\r\n",
+        "X-T: 1\r\n",
+    ];
+    fuzz!("framing", STREAM, |text| {
+        let bytes = text.as_bytes();
+        let (mut whole, mut pieces) = (Framing::default(), Framing::default());
+        let at_once = whole.read(bytes).map_err(|refused| refused.before);
+        let byte_by_byte = bytes.iter().enumerate().try_for_each(|(at, byte)| {
+            pieces.read(std::slice::from_ref(byte)).map_err(|refused| at + refused.before)
+        });
+        assert_eq!(at_once, byte_by_byte, "{text:?}");
+        assert_eq!(whole.is_between(), pieces.is_between(), "{text:?}");
+    });
+}
+
+#[test]
+fn directives_are_read_from_any_field() {
+    const DIRECTIVES: &[&str] = &[
+        "max-age",
+        "s-maxage",
+        "=",
+        ",",
+        "0",
+        "9",
+        "99999999999",
+        "no-store",
+        "no-cache",
+        "private",
+        "public",
+        "\"",
+        "\\",
+        " ",
+        "\t",
+        "must-revalidate",
+        "stale-while-revalidate",
+        "stale-if-error",
+        "only-if-cached",
+        "-",
+        "x",
+        ";",
+    ];
+    fuzz!("directives", DIRECTIVES, |text| {
+        let Ok(value) = HeaderValue::from_str(text) else { return };
+        let mut headers = HeaderMap::new();
+        headers.append(header::CACHE_CONTROL, value.clone());
+        let once = Directives::from_headers(&headers, &header::CACHE_CONTROL);
+        headers.append(header::CACHE_CONTROL, value);
+        let twice = Directives::from_headers(&headers, &header::CACHE_CONTROL);
+        assert_eq!(format!("{once:?}"), format!("{twice:?}"), "{text:?}");
+    });
+}
+
+#[test]
+fn any_configuration_is_a_plan_or_a_list_of_mistakes() {
+    const CONFIG: &[&str] = &[
+        "\n",
+        "[",
+        "]",
+        "[[routes]]",
+        "=",
+        "\"",
+        "{",
+        "}",
+        ",",
+        " ",
+        "true",
+        "-1",
+        "0",
+        "1e999",
+        "\"30s\"",
+        "\"256MiB\"",
+        "name",
+        "path",
+        "upstream",
+        "account",
+        "[server]",
+        "listen",
+        "[cache]",
+        "ttl",
+        "\"/*\"",
+        "\"/a\"",
+        "type",
+        "#",
+        "'",
+        "\\u0000",
+        "é",
+        "[routes.params]",
+        "[routes.pages]",
+        "[clients.a]",
+        "key",
+        "quota",
+        "requests",
+        "per",
+        "\"day\"",
+        ".",
+        "hosts",
+        "methods",
+        "url",
+        "[upstreams.u]",
+        "\"http://u\"",
+        "9223372036854775808",
+        "inf",
+        "1979-05-27",
+    ];
+    fuzz!("config", CONFIG, |text| {
+        // By itself, and as a slip of the hand in a configuration that was right.
+        let at = text.len().wrapping_mul(7919) % SHIPPED.len();
+        let at = (at..).find(|at| SHIPPED.is_char_boundary(*at)).unwrap_or(SHIPPED.len());
+        let slipped = format!("{}{text}{}", &SHIPPED[..at], &SHIPPED[at..]);
+        for config in [text, &slipped] {
+            match config::load(config, "fuzz", &WithoutSecrets) {
+                Ok(plan) => assert!(!plan.describe().is_empty()),
+                Err(mistakes) => {
+                    assert!(mistakes.iter().count() > 0, "{config:?}");
+                    let _ = mistakes.to_string();
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn any_request_is_explained_or_told_what_is_wrong() {
+    const REQUEST: &[&str] = &[
+        "GET ",
+        "POST ",
+        "/everything",
+        "?",
+        "page=",
+        "contact=",
+        "/below/",
+        "%2e%2e",
+        "%",
+        "&",
+        "http://",
+        " ",
+        "\n",
+        "é",
+        "token=",
+        "\0",
+        "/-/explain?request=",
+        "HTTP/1.1",
+        "q=",
+        "phone_number=",
+        "06",
+        "+33",
+    ];
+    fuzz!("explain", REQUEST, |text| {
+        for reader in [Reader::Operator, Reader::Client(ClientId(0))] {
+            if let Ok(explanation) = Explanation::of(&PLAN, text, reader) {
+                let json = explanation.to_json();
+                assert!(!json.contains("mellon") && !json.contains("sesame"), "{text:?}");
+            }
+        }
+    });
+}
