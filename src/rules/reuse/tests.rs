@@ -124,7 +124,7 @@ fn what_is_kept() {
         // private
         ("RFC 9111 5.2.2.7", "ttl=30", "", 200, "cache-control: private", "Private"),
         ("RFC 9111 5.2.2.7", "", "", 200, "cache-control: private, max-age=60", "Private"),
-        ("RFC 9111 5.2.2.7", "", "", 200, "cache-control: private=\"x\", max-age=60", "Private"),
+        ("RFC 9111 5.2.2.7", "", "", 200, "cache-control: private=\"x\", max-age=60", "Keep"),
         ("RFC 9111 5.2.2.7", "ttl=30 private", "", 200, "cache-control: private", "Keep"),
         // no-cache
         ("RFC 9111 5.2.2.4", "ttl=30", "", 200, "cache-control: no-cache", "NoLifetime"),
@@ -138,7 +138,7 @@ fn what_is_kept() {
         ("RFC 9111 3.5", "", "authorization: x", 200, "cache-control: public, max-age=60", "Keep"),
         ("RFC 9111 3.5", "", "authorization: x", 200, "cache-control: s-maxage=60", "Keep"),
         ("RFC 9111 3.5", "", "authorization: x", 200, "cache-control: must-revalidate, max-age=60", "Keep"),
-        ("RFC 9111 3.5", "ttl=30", "authorization: x", 200, "cache-control: public", "NoLifetime"),
+        ("RFC 9111 3.5", "ttl=30", "authorization: x", 200, "cache-control: public", "Credentials"),
         (
             "design 3",
             "ttl=30 max-age-0 swr=9",
