@@ -184,6 +184,7 @@ fn describe_policy(policy: &Policy, tags: &[(String, String)], page: &mut Page) 
     let words = [("private", aside.private), ("no-cache", aside.no_cache), ("max-age=0", aside.max_age_0)];
     let words: Vec<_> = words.iter().filter(|(_, set)| *set).map(|(word, _)| *word).collect();
     page.maybe("ttl_overrides", Some(list(&words)).filter(|_| !words.is_empty()));
+    page.line("heuristics", policy.heuristics);
     page.maybe("max_ttl", policy.max_ttl.map(duration));
     page.maybe("stale_while_revalidate", policy.stale_while_revalidate.map(duration));
     page.maybe("stale_if_error", policy.stale_if_error.map(duration));

@@ -25,6 +25,7 @@ use super::tracked::{Overdue, Patience, Progress, Tracked};
 use super::{http1, http2};
 use crate::model::body::{Body, BodyError};
 use crate::model::exchange::Certificate;
+use crate::model::interim::TakesInterim;
 use crate::state::clock::Clock;
 use crate::state::tasks::Tasks;
 
@@ -77,6 +78,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// What it showed of itself, verified.
     pub certificate: Option<Arc<Certificate>>,
+    /// Where interim responses go, on connections that take them.
+    pub interim: Option<Arc<dyn TakesInterim>>,
 }
 
 /// Answers requests.
@@ -153,7 +156,7 @@ impl Listener {
     async fn connection<H: Handler>(self, stream: TcpStream, address: SocketAddr, handler: Arc<H>) {
         let progress = Progress::new(self.clock.clone());
         let Some(tls) = self.tls.load_full() else {
-            let peer = Peer { address, certificate: None };
+            let peer = Peer { address, certificate: None, interim: None };
             return self.sniff(Tracked::new(stream, progress.clone()), progress, peer, handler).await;
         };
         let accepting = TlsAcceptor::from(tls).accept(stream);
@@ -161,7 +164,7 @@ impl Listener {
             return self.refused("tls");
         };
         let connection = stream.get_ref().1;
-        let peer = Peer { address, certificate: certificate_of(connection) };
+        let peer = Peer { address, certificate: certificate_of(connection), interim: None };
         let is_http2 = connection.alpn_protocol() == Some(b"h2");
         progress.rest();
         let io = Tracked::new(stream, progress.clone());

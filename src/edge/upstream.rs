@@ -21,7 +21,7 @@ use crate::model::body::{Body, BodyError};
 use crate::model::cache_status::CacheStatus;
 use crate::model::exchange::{Answer, Content, Passed, Signed, Timing};
 use crate::model::fault::Called;
-use crate::model::{Fault, FaultKind};
+use crate::model::{Fault, FaultKind, Interim};
 use crate::rules::headers::strip_hop_by_hop;
 use crate::rules::message::{distrust, unite_lengths};
 use crate::stages::Stage;
@@ -149,7 +149,7 @@ impl Upstream {
 
 impl Stage<Signed<Grant>> for Upstreams {
     async fn call(&self, signed: Signed<Grant>) -> Result<Answer, Fault> {
-        let Signed { method, target, headers, body, route, why, mut grant } = signed;
+        let Signed { method, target, headers, body, route, interim, why, mut grant } = signed;
         let place = self.by_route.get(route.place());
         let Some(upstream) = place.and_then(|place| self.upstreams.get(*place)) else {
             return Err(FaultKind::NoSuchRoute.into());
@@ -161,6 +161,11 @@ impl Stage<Signed<Grant>> for Upstreams {
         *request.headers_mut() = headers;
         // "… an HTTP-to-HTTP gateway MUST send an appropriate Via header field in each inbound request" (RFC 9110 §7.6.3).
         request.headers_mut().insert(header::VIA, HeaderValue::from_static("1.1 tollgate"));
+        if let Some(interim) = interim {
+            hyper::ext::on_informational(&mut request, move |said| {
+                relay(&interim, said.status(), said.headers());
+            });
+        }
         let sent = self.clock.now();
         grant.sent();
         let connection = capture_connection(&mut request);
@@ -204,6 +209,16 @@ fn was_reused(connection: &CaptureConnection) -> bool {
         connected.get_extras(&mut extensions);
     }
     extensions.get::<Served>().is_some_and(Served::again)
+}
+
+/// Passes an interim response on: "A proxy MUST forward 1xx responses unless the proxy itself requested the generation of
+/// the 1xx response" (RFC 9110 §15.2), as it does with 100; nobody asked for a 101.
+fn relay(to: &Interim, status: http::StatusCode, headers: &HeaderMap) {
+    if !matches!(status.as_u16(), 100 | 101) {
+        let mut headers = headers.clone();
+        strip_hop_by_hop(&mut headers);
+        to.take(status, &headers);
+    }
 }
 
 fn received(response: Response<Incoming>, pace: Pace, grant: Grant) -> (HeaderMap, http::StatusCode, Body) {

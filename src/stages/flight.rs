@@ -19,8 +19,10 @@ use crate::model::entry::Entry;
 use crate::model::exchange::{Answer, Call, ClientId, Content, Fetch, Sharing, Timing};
 use crate::model::fault::Called;
 use crate::model::key::{BuildKeyHasher, Key};
-use crate::model::{Fault, FaultKind, Moment};
+use crate::model::{Fault, FaultKind, Interim, Moment};
+use crate::rules::vary;
 use crate::state::clock::Clock;
+use crate::state::relay::Relay;
 use crate::state::store::{Found, Store};
 use crate::state::tasks::Tasks;
 
@@ -91,6 +93,8 @@ struct Waiting {
     client: ClientId,
     /// Counts who waits.
     aboard: Arc<()>,
+    /// Tells them what is said before the answer.
+    relay: Arc<Relay>,
 }
 
 /// How a flight ended.
@@ -183,26 +187,42 @@ impl<S: Stage<Call> + 'static> Flight<S> {
             {
                 return Err(overloaded());
             }
-            hash_map::Entry::Occupied(waiting) => return Ok(Joined::Passenger(waiting.get().clone())),
+            hash_map::Entry::Occupied(waiting) => {
+                board(&waiting.get().relay, fetch);
+                return Ok(Joined::Passenger(waiting.get().clone()));
+            }
             hash_map::Entry::Vacant(vacant) => vacant,
         };
         // A flight stores before it leaves the table, so whoever finds the table empty may find its answer here.
-        if let Found::Entry(entry) = self.given.store.find(key, |name| fetch.headers.get(name))
+        if let Found::Entry(entry) = self.given.store.find(key, |name| vary::combined(&fetch.headers, name))
             && held.is_none_or(|held| entry.arrived > held)
         {
             return Ok(Joined::Landed(entry));
         }
         let (land, landing) = watch::channel(None);
         let (give, own) = oneshot::channel();
-        let waiting =
-            Waiting { landing, deadline: fetch.deadline, client: fetch.client, aboard: Arc::default() };
+        let relay = Arc::<Relay>::default();
+        board(&relay, fetch);
+        let waiting = Waiting {
+            landing,
+            deadline: fetch.deadline,
+            client: fetch.client,
+            aboard: Arc::default(),
+            relay: relay.clone(),
+        };
         vacant.insert(waiting.clone());
         drop(flights);
-        self.take_off(fetch, land, give);
+        self.take_off(fetch, relay, land, give);
         Ok(Joined::Pilot(waiting, own))
     }
 
-    fn take_off(&self, fetch: &Fetch, land: watch::Sender<Option<Landing>>, give: oneshot::Sender<Answer>) {
+    fn take_off(
+        &self,
+        fetch: &Fetch,
+        relay: Arc<Relay>,
+        land: watch::Sender<Option<Landing>>,
+        give: oneshot::Sender<Answer>,
+    ) {
         let call = Call {
             client: fetch.client,
             route: fetch.route,
@@ -212,11 +232,14 @@ impl<S: Stage<Call> + 'static> Flight<S> {
             body: crate::model::Body::Empty,
             deadline: fetch.deadline,
             keep: true,
+            validates: fetch.validates.clone(),
+            interim: Some(Interim::to(relay)),
             why: fetch.why,
         };
         self.aloft.active.inc();
         let entered = Entered { aloft: self.aloft.clone(), key: fetch.question.key.clone() };
         let inner = self.inner.clone();
+        let (store, key) = (self.given.store.clone(), fetch.question.key.clone());
         self.given.tasks.spawn(async move {
             let result = Box::pin(inner.call(call)).await;
             let landing = match result {
@@ -225,6 +248,9 @@ impl<S: Stage<Call> + 'static> Flight<S> {
                     Landing::Shared(entry, age, cache, timing)
                 }
                 Ok(answer) => {
+                    if !matches!(answer.cache, CacheStatus::Forwarded { stored: true, .. }) {
+                        store.remember_unshared(&key);
+                    }
                     // If its client has left, the answer is dropped here, and its connection with it.
                     let _ = give.send(answer);
                     Landing::Unshared
@@ -283,12 +309,18 @@ impl Drop for Waits<'_> {
     }
 }
 
+fn board(relay: &Relay, fetch: &Fetch) {
+    if let Some(client) = &fetch.interim {
+        relay.board(client);
+    }
+}
+
 fn overloaded() -> Fault {
     Fault::new(FaultKind::Overloaded).retry_after(Duration::from_secs(1))
 }
 
 fn selects(entry: &Entry, sent: &HeaderMap) -> bool {
-    entry.is_selected_by(|name| sent.get(name))
+    vary::selects(entry, |name| vary::combined(sent, name))
 }
 
 /// Whether a failure speaks of the client whose call it was and not of this one: its patience was shorter, or its budget
