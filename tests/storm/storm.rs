@@ -141,13 +141,13 @@ async fn storm(scale: Scale) -> bool {
     }
     drop(warm);
     gate.metric_becomes("tollgate_connections", &[], |open| open == 0.0).await;
-    let (fair, descriptors) = (memory(&gate, "VmRSS"), open_files(&gate));
+    let (fair, descriptors) = (gate.memory("VmRSS"), gate.open_files());
     let silent = sea.connections(idle / 2, IDLE).await;
     let (mut standing, tally) =
         sea.ask_each(sea.connections(idle - idle / 2, IDLE).await, "/page/hit-0").await;
     seen.add(tally);
     standing.extend(silent);
-    let per_idle = memory(&gate, "VmRSS").saturating_sub(fair) / idle as u64;
+    let per_idle = gate.memory("VmRSS").saturating_sub(fair) / idle as u64;
     let crowd = sea.connections(stampede, STAMPEDE).await;
 
     // The storm.
@@ -173,7 +173,7 @@ async fn storm(scale: Scale) -> bool {
     // Afterwards everybody who stood idle is still served; then all of them leave.
     let (standing, idlers) = sea.ask_each(standing, "/page/hit-0").await;
     drop((standing, crowd));
-    let peak = memory(&gate, "VmHWM");
+    let peak = gate.memory("VmHWM");
     let left = Instant::now();
     let mut remains;
     loop {
@@ -267,7 +267,7 @@ async fn storm(scale: Scale) -> bool {
         "{} {:.0} s of storm, {:.0} s of the gate's CPU time",
         if held { "held:" } else { "BROKEN:" },
         stormed.as_secs_f64(),
-        cpu(&gate)
+        gate.cpu().as_secs_f64()
     );
     if !held {
         let lines = gate.lines().all();
@@ -416,7 +416,7 @@ async fn stampedes(
 async fn most_open(gate: &Gate, is_over: &AtomicBool) -> usize {
     let mut most = 0;
     while !is_over.load(Ordering::Relaxed) {
-        most = most.max(open_files(gate));
+        most = most.max(gate.open_files());
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     most
@@ -440,7 +440,7 @@ impl Remains {
             flights: gauge("tollgate_flights_active"),
             permits: gauge("tollgate_permits"),
             tasks: gauge("tollgate_tasks"),
-            descriptors: open_files(gate),
+            descriptors: gate.open_files(),
         }
     }
 
@@ -489,24 +489,6 @@ impl Table {
 fn verdict(held: bool, what: &str) -> bool {
     println!("{} {what}", if held { "held  " } else { "BROKEN" });
     held
-}
-
-/// A line of `/proc/PID/status`, in bytes.
-fn memory(gate: &Gate, name: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gate.id())).expect("the gate runs");
-    let line = status.lines().find(|line| line.starts_with(name)).expect("Linux tells");
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
-}
-
-fn open_files(gate: &Gate) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", gate.id())).expect("the gate runs").count()
-}
-
-/// Seconds of CPU time, from its ticks (proc(5): a hundredth of a second each).
-fn cpu(gate: &Gate) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", gate.id())).expect("the gate runs");
-    let (_, rest) = stat.rsplit_once(") ").expect("the name stands in brackets");
-    rest.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a counter")]
