@@ -35,6 +35,8 @@ pub struct Gateway {
     environment: Arc<dyn Environment>,
     gate: TcpListener,
     admin: TcpListener,
+    /// Whether the clients' socket outlives the process.
+    outlived: bool,
 }
 
 /// Sockets that outlive the process (systemd's socket activation), in place of binding.
@@ -97,10 +99,11 @@ impl Gateway {
     /// What stands in the way.
     pub fn bind(plan: Plan, environment: Arc<dyn Environment>, given: Sockets) -> Result<Self, StartError> {
         let lasting = Lasting::new(&plan).map_err(StartError::Unprovisioned)?;
+        let outlived = given.gate.is_some();
         let gate = listen("server.listen", plan.server.listen, given.gate)?;
         let admin = listen("admin.listen", plan.admin.listen, given.admin)?;
         let plan = Arc::new(ArcSwap::from_pointee(plan));
-        Ok(Self { plan, lasting: Arc::new(lasting), environment, gate, admin })
+        Ok(Self { plan, lasting: Arc::new(lasting), environment, gate, admin, outlived })
     }
 
     /// Where clients reach it.
@@ -139,6 +142,7 @@ impl Gateway {
             tasks: lasting.tasks.clone(),
             connections: lasting.metrics.connections.clone(),
             refused: lasting.metrics.refused_connections.clone(),
+            outlived: self.outlived,
             drain,
         };
         let console = Operators { plan: self.plan.clone(), lasting: lasting.clone(), ready: ready.clone() };
