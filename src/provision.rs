@@ -84,8 +84,10 @@ pub fn provision(
         inspect: Inspect {
             rules: Arc::new(HeadRules {
                 max_target_bytes: plan.server.max_target_bytes,
+                max_headers: plan.server.max_headers,
                 hosts: plan.server.hosts.clone(),
             }),
+            proxies: plan.server.trusted_proxies.as_slice().into(),
         },
         authenticate: Authenticate {
             clients: Arc::new(Clients::new(keys, certificates, plan.server.allow_anonymous, &lasting.pepper)),

@@ -13,6 +13,7 @@ pub use crate::edge::tls::{Identity, Roots, ServerTls, UpstreamTls};
 pub use crate::edge::upstream::Http2;
 use crate::model::exchange::ClientId;
 use crate::model::secret::Secret;
+use crate::rules::forwarded::Network;
 pub use crate::rules::headers::ForwardHeaders;
 use crate::rules::params::{Params, Unknown};
 use crate::rules::reuse;
@@ -69,6 +70,8 @@ pub struct Server {
     pub max_target_bytes: usize,
     /// The hosts it answers for, in lower case; `None`: any.
     pub hosts: Option<Vec<String>>,
+    /// Whose `Forwarded` names the peer.
+    pub trusted_proxies: Vec<Network>,
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,
     /// The most connections at once.

@@ -51,6 +51,8 @@ impl Plan {
         page.line("max_headers", server.max_headers);
         page.size("max_target_bytes", server.max_target_bytes);
         page.maybe("hosts", server.hosts.as_ref().map(|hosts| format!("{hosts:?}")));
+        let proxies: Vec<String> = server.trusted_proxies.iter().map(ToString::to_string).collect();
+        page.line("trusted_proxies", format!("{proxies:?}"));
         page.size("max_body_bytes", server.max_body_bytes);
         page.line("max_connections", server.max_connections);
         page.line("max_waiters_per_key", server.max_waiters_per_key);

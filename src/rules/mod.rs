@@ -2,6 +2,7 @@
 
 pub mod breaker;
 pub mod cache_control;
+pub mod forwarded;
 pub mod framing;
 pub mod headers;
 pub mod identity;

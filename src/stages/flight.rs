@@ -160,7 +160,9 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
         }
         let (deadline, hurried) = (fetch.deadline, fetch.hurried);
         let alone = Fetch { sharing: Sharing::Alone { keep: true }, ..fetch };
-        self.in_time(deadline, self.inner.call(alone.into())).await.unwrap_or_else(|| Err(out_of_patience(hurried)))
+        self.in_time(deadline, self.inner.call(alone.into()))
+            .await
+            .unwrap_or_else(|| Err(out_of_patience(hurried)))
     }
 }
 

@@ -98,8 +98,11 @@ impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
         };
         let budget = self.given.budgets.get(call.client.place()).and_then(Option::as_ref);
         let began = self.given.clock.now();
-        let grant =
-            purse.account.acquire(call.deadline.before(LAST_MOMENT)).await.map_err(|refused| fault(refused, &purse.name))?;
+        let grant = purse
+            .account
+            .acquire(call.deadline.before(LAST_MOMENT))
+            .await
+            .map_err(|refused| fault(refused, &purse.name))?;
         let waited = self.given.clock.now().since(began);
         // After the grant: what is not sent is not counted. An unused grant gives its place back.
         budget.map_or(Ok(()), |budget| budget.spend()).map_err(over_budget)?;
