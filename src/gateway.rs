@@ -15,18 +15,17 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Environment;
-use crate::config::plan::{Plan, Server};
+use crate::config::plan::Plan;
 use crate::console::{Operators, Own};
 use crate::edge::admin::Admin;
 use crate::edge::listener::{Limits, Listener};
-use crate::edge::tls::ServerTls;
 use crate::edge::upstream::Upstreams;
 use crate::handler::Gate;
 use crate::lasting::{Lasting, Unprovisioned};
+use crate::model::Fault;
 use crate::model::exchange::{Answer, Known};
-use crate::model::{Fault, Secret};
 use crate::pipeline::{Stages, pipeline};
-use crate::provision::provision;
+use crate::provision::{admin_limits_of, limits_of, provision, tls, token};
 use crate::stages::observe::Respond;
 use crate::stages::steps::OwnPages;
 use crate::state::tasks::Tasks;
@@ -328,17 +327,6 @@ fn tell_of(new: &Plan, old: &Plan) {
     }
 }
 
-/// What operators must present, if anything.
-fn token(plan: &Plan) -> Option<Arc<Secret>> {
-    plan.admin.token.as_ref().map(|token| Arc::new(token.value.clone()))
-}
-
-/// TLS towards clients, if the plan has any.
-fn tls(plan: &Plan) -> Result<Option<Arc<ServerConfig>>, Unprovisioned> {
-    let config = plan.server.tls.as_ref().map(ServerTls::to_config).transpose();
-    Ok(config.map_err(|error| Unprovisioned::Tls(error.to_string()))?.map(Arc::new))
-}
-
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
@@ -373,28 +361,6 @@ async fn second(orders: &mut Orders) {
             None => std::future::pending::<()>().await,
         }
     }
-}
-
-fn limits_of(server: &Server) -> Limits {
-    Limits {
-        header_timeout: server.header_timeout,
-        body_timeout: server.body_timeout,
-        body_total_timeout: server.body_total_timeout,
-        idle_timeout: server.idle_timeout,
-        max_head_bytes: server.max_head_bytes,
-        max_headers: server.max_headers,
-        max_body_bytes: server.max_body_bytes as u64,
-        max_connections: server.max_connections,
-        max_streams: server.max_streams,
-    }
-}
-
-/// The most connections of operators at once, and the largest body they may send.
-const MOST_OPERATORS: usize = 256;
-const ADMIN_BODY_BYTES: u64 = 64 << 10;
-
-fn admin_limits_of(server: &Server) -> Limits {
-    Limits { max_connections: MOST_OPERATORS, max_body_bytes: ADMIN_BODY_BYTES, ..limits_of(server) }
 }
 
 /// A gauge nobody reads.

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use ring::digest;
+use rustls::ServerConfig;
 
-use crate::config::plan::{Account as AccountPlan, Credential, Plan, Route as RoutePlan};
+use crate::config::plan::{Account as AccountPlan, Credential, Plan, Route as RoutePlan, Server};
 use crate::config::{Environment, Place};
+use crate::edge::listener::Limits;
+use crate::edge::tls::ServerTls;
 use crate::edge::upstream::{UpstreamSettings, Upstreams};
 use crate::lasting::{Lasting, Unprovisioned};
 use crate::model::Secret;
@@ -348,4 +351,42 @@ fn served(plan: &Plan, route: &RoutePlan) -> Served {
 
 fn parameter_names(route: &RoutePlan) -> Vec<String> {
     route.params.iter().flat_map(|params| params.names()).map(str::to_owned).collect()
+}
+
+/// What operators must present, if anything.
+pub fn token(plan: &Plan) -> Option<Arc<Secret>> {
+    plan.admin.token.as_ref().map(|token| Arc::new(token.value.clone()))
+}
+
+/// TLS towards clients, if the plan has any.
+///
+/// # Errors
+/// A certificate or key that cannot be used.
+pub fn tls(plan: &Plan) -> Result<Option<Arc<ServerConfig>>, Unprovisioned> {
+    let config = plan.server.tls.as_ref().map(ServerTls::to_config).transpose();
+    Ok(config.map_err(|error| Unprovisioned::Tls(error.to_string()))?.map(Arc::new))
+}
+
+/// What connections of clients are held to.
+pub fn limits_of(server: &Server) -> Limits {
+    Limits {
+        header_timeout: server.header_timeout,
+        body_timeout: server.body_timeout,
+        body_total_timeout: server.body_total_timeout,
+        idle_timeout: server.idle_timeout,
+        max_head_bytes: server.max_head_bytes,
+        max_headers: server.max_headers,
+        max_body_bytes: server.max_body_bytes as u64,
+        max_connections: server.max_connections,
+        max_streams: server.max_streams,
+    }
+}
+
+/// The most connections of operators at once, and the largest body they may send.
+const MOST_OPERATORS: usize = 256;
+const ADMIN_BODY_BYTES: u64 = 64 << 10;
+
+/// What connections of operators are held to.
+pub fn admin_limits_of(server: &Server) -> Limits {
+    Limits { max_connections: MOST_OPERATORS, max_body_bytes: ADMIN_BODY_BYTES, ..limits_of(server) }
 }
