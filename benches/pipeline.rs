@@ -233,6 +233,7 @@ impl<R: Respond> World<R> {
             peer: SocketAddr::from(([127, 0, 0, 1], 40_000)),
             at: self.clock.now(),
             notes: Notes::new(HeaderValue::try_from(id).unwrap()),
+            interim: None,
         })
     }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
-use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, StatusCode};
 
 use crate::config::plan::Plan;
 use crate::edge::admin::{Console, asked_request};
@@ -29,6 +29,9 @@ impl OwnPages for Own {
     fn answer(&self, known: &Known) -> Option<Result<Answer, Fault>> {
         let uri = &known.arrival.uri;
         (uri.path() == "/-/explain").then(|| {
+            if !matches!(known.arrival.method, Method::GET | Method::HEAD) {
+                return Err(Fault::new(FaultKind::MethodNotAllowed).allow("GET, HEAD".into()));
+            }
             let request = asked_request(uri.query().unwrap_or_default()).ok_or_else(|| {
                 Fault::new(FaultKind::Malformed)
                     .detail("say what to explain: /-/explain?request=GET%20/path%3Fa%3D1")

@@ -13,7 +13,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::edge::listener::{Handler, Peer};
 use crate::model::exchange::{Arrival, Notes};
-use crate::model::{Body, Fault, FaultKind, Short};
+use crate::model::{Body, Fault, FaultKind, Interim, Short};
 use crate::stages::observe::{REQUEST_ID, Reported, Respond};
 use crate::state::clock::Clock;
 
@@ -54,6 +54,7 @@ impl<P: Respond + 'static> Handler for Gate<P> {
             certificate: peer.certificate.clone(),
             at: self.clock.now(),
             notes,
+            interim: peer.interim.clone().map(Interim::to),
         });
         let way = self.way.load_full();
         // A panic is this program's mistake: one request pays for it, counted by its report, and the process lives.

@@ -14,6 +14,7 @@ use crate::lasting::{Lasting, Unprovisioned};
 use crate::model::Secret;
 use crate::model::exchange::{ClientId, RouteId};
 use crate::pipeline::Stages;
+use crate::rules::addresses::{Addresses, Served};
 use crate::rules::headers::Forwarding;
 use crate::rules::identity::Clients;
 use crate::rules::message::HeadRules;
@@ -69,6 +70,7 @@ pub fn provision(
         authority: upstream.authority.clone(),
         connect_timeout: upstream.connect_timeout,
         timeout: upstream.timeout,
+        total_timeout: upstream.total_timeout,
         idle_timeout: upstream.idle_timeout,
         max_idle: upstream.max_concurrent,
         http2: upstream.http2,
@@ -110,7 +112,11 @@ pub fn provision(
         },
         cache: CacheLayer {
             routes: plan.routes.iter().map(|route| cache_rules(plan, route)).collect(),
-            may_refresh: plan.clients.iter().map(|client| client.may_refresh).collect(),
+            may_refresh: plan
+                .clients
+                .iter()
+                .map(|client| client.may_refresh || nobody_declared(plan))
+                .collect(),
             store: lasting.store.clone(),
             clock: clock.clone(),
             tasks: lasting.tasks.clone(),
@@ -129,6 +135,7 @@ pub fn provision(
             clock: clock.clone(),
             max_entry_bytes: plan.cache.max_entry_bytes,
             arriving: lasting.arriving.clone(),
+            addresses: Arc::new(Addresses(plan.routes.iter().map(|route| served(plan, route)).collect())),
         },
         attempt: AttemptLayer {
             standings: plan
@@ -320,6 +327,20 @@ fn cache_rules(plan: &Plan, route: &RoutePlan) -> CacheRules {
         },
         patience: account.map_or(NO_ACCOUNT_WAIT, |account| account.max_wait)
             + plan.upstreams[route.upstream].timeout,
+    }
+}
+
+/// Where no client is declared, a route's `honour_request_directives` can only mean everybody.
+fn nobody_declared(plan: &Plan) -> bool {
+    plan.clients.len() == 1
+}
+
+fn served(plan: &Plan, route: &RoutePlan) -> Served {
+    let upstream = &plan.upstreams[route.upstream];
+    Served {
+        scheme: upstream.scheme.clone(),
+        authority: upstream.authority.clone(),
+        reading: reading(plan, route),
     }
 }
 

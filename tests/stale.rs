@@ -119,9 +119,9 @@ async fn every_failure_is_covered_by_what_is_held() {
         (Some(Reply::new(502, "broken")), "upstream-error", 502, None),
         (Some(Reply::new(503, "broken")), "upstream-error", 503, None),
         (Some(Reply::new(504, "broken")), "upstream-error", 504, None),
-        (Some(Reply::silence()), "upstream-error", 502, Some("upstream-broken")),
-        (Some(Reply::ok("half").truncate(2)), "upstream-error", 502, Some("upstream-broken")),
-        (Some(Reply::raw("nonsense\r\n\r\n")), "upstream-error", 502, Some("upstream-broken")),
+        (Some(Reply::silence()), "unreachable", 502, Some("upstream-broken")),
+        (Some(Reply::ok("half").truncate(2)), "unreachable", 502, Some("upstream-broken")),
+        (Some(Reply::raw("nonsense\r\n\r\n")), "unreachable", 502, Some("upstream-broken")),
         (None, "unreachable", 502, Some("upstream-unreachable")),
     ] {
         // Each waits for its own recovery, so they wait together.

@@ -59,6 +59,8 @@ pub struct Server {
     pub header_timeout: Duration,
     /// How long a request's body may fall silent.
     pub body_timeout: Duration,
+    /// How long a request's body may take in all.
+    pub body_total_timeout: Duration,
     /// How long a connection may stay open between requests.
     pub idle_timeout: Duration,
     /// The largest request head, in bytes.
@@ -138,6 +140,8 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// How long a call may take from grant to the last byte of its head, and how long its body may fall silent.
     pub timeout: Duration,
+    /// How long an answer's body may take in all.
+    pub total_timeout: Duration,
     /// The most calls at once.
     pub max_concurrent: usize,
     /// How long an idle connection is kept.

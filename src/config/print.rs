@@ -46,6 +46,7 @@ impl Plan {
         page.maybe("rate_limit", server.rate_limit.map(rate));
         page.duration("header_timeout", server.header_timeout);
         page.duration("body_timeout", server.body_timeout);
+        page.duration("body_total_timeout", server.body_total_timeout);
         page.duration("idle_timeout", server.idle_timeout);
         page.size("max_head_bytes", server.max_head_bytes);
         page.line("max_headers", server.max_headers);
@@ -137,6 +138,7 @@ fn describe_upstream(upstream: &Upstream, page: &mut Page) {
     page.text("url", format_args!("{}://{}{}", upstream.scheme, upstream.authority, upstream.base_path));
     page.duration("connect_timeout", upstream.connect_timeout);
     page.duration("timeout", upstream.timeout);
+    page.duration("total_timeout", upstream.total_timeout);
     page.line("max_concurrent", upstream.max_concurrent);
     page.duration("idle_timeout", upstream.idle_timeout);
     let versions = [(Http2::Negotiated, "negotiated"), (Http2::Never, "never"), (Http2::Always, "always")];
@@ -182,6 +184,7 @@ fn describe_policy(policy: &Policy, tags: &[(String, String)], page: &mut Page) 
     let words = [("private", aside.private), ("no-cache", aside.no_cache), ("max-age=0", aside.max_age_0)];
     let words: Vec<_> = words.iter().filter(|(_, set)| *set).map(|(word, _)| *word).collect();
     page.maybe("ttl_overrides", Some(list(&words)).filter(|_| !words.is_empty()));
+    page.line("heuristics", policy.heuristics);
     page.maybe("max_ttl", policy.max_ttl.map(duration));
     page.maybe("stale_while_revalidate", policy.stale_while_revalidate.map(duration));
     page.maybe("stale_if_error", policy.stale_if_error.map(duration));

@@ -27,6 +27,7 @@ pub(super) fn read(
         ttl,
         ttl_for,
         overrides: overrides.and_then(|item| item.read(words)).unwrap_or_default(),
+        heuristics: table.or("heuristics", default.heuristics, Item::boolean),
         max_ttl: table.take("max_ttl", values::duration),
         stale_while_revalidate: table.take("stale_while_revalidate", values::duration),
         stale_if_error: table.take("stale_if_error", values::duration),

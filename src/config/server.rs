@@ -37,6 +37,7 @@ pub(super) fn server(mut table: Table<'_>, has_clients: bool, environment: &dyn 
         rate_limit: table.take("rate_limit", values::rate),
         header_timeout: table.or("header_timeout", Duration::from_secs(10), values::some_time),
         body_timeout: table.or("body_timeout", Duration::from_secs(30), values::some_time),
+        body_total_timeout: table.or("body_total_timeout", Duration::from_secs(300), values::some_time),
         idle_timeout: table.or("idle_timeout", Duration::from_secs(60), values::some_time),
         max_head_bytes,
         max_headers: table.or("max_headers", 100, values::count(1..=10_000)),

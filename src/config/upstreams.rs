@@ -51,6 +51,7 @@ fn upstream(name: &str, mut table: Table<'_>, environment: &dyn Environment) -> 
         base_path: base.path,
         connect_timeout: table.or("connect_timeout", Duration::from_secs(2), values::some_time),
         timeout: table.or("timeout", Duration::from_secs(10), values::some_time),
+        total_timeout: table.or("total_timeout", Duration::from_secs(300), values::some_time),
         max_concurrent: table.or("max_concurrent", 16, values::count(1..=65_536)),
         idle_timeout: table.or("idle_timeout", Duration::from_secs(60), values::some_time),
         http2: table.or("http2", Http2::Negotiated, values::word(&versions)),

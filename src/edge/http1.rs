@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::Request;
 use http::header::{self, HeaderValue};
+use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::framed::Framed;
+use super::interims::{Interims, Interleaved};
 use super::listener::{Handler, Listener, Peer, Stream, draining};
 use super::tracked::{Doing, Overdue, Progress, Tracked, UnderWay};
 
@@ -46,12 +47,18 @@ pub async fn serve<T: Stream, H: Handler>(
     peer: Peer,
     handler: Arc<H>,
 ) {
-    let (progress, peer, handler) = (&progress, &peer, &handler);
+    let interims = Arc::new(Interims::default());
+    let peer = Peer { interim: Some(interims.clone()), ..peer };
+    let (progress, peer, handler, interims) = (&progress, &peer, &handler, &interims);
     let service = service_fn(|request: Request<Incoming>| {
         let under_way = UnderWay::alone(progress);
+        // "A server MUST NOT send a 1xx response to an HTTP/1.0 client" (RFC 9110 §15.2).
+        if request.version() == Version::HTTP_11 {
+            interims.open();
+        }
         let request = listener.received(request);
         async move {
-            let response = handler.handle(request, peer).await;
+            let response = interims.before(handler.handle(request, peer)).await;
             let mut response = response.map(|body| under_way.answer(body));
             if *listener.drain.borrow() {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -60,13 +67,14 @@ pub async fn serve<T: Stream, H: Handler>(
         }
     });
     let limits = **listener.limits.load();
+    let io = Interleaved::new(Framed::new(io, progress.clone()), interims.clone());
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(None)
         .max_headers(limits.max_headers)
         .max_header_size(limits.max_head_bytes)
         .max_buf_size(limits.max_head_bytes.max(MIN_BUFFER))
-        .serve_connection(TokioIo::new(Framed::new(io, progress.clone())), service);
+        .serve_connection(TokioIo::new(io), service);
     let patience = listener.patience();
     let mut drain = listener.drain.clone();
     let ended = {
@@ -97,7 +105,7 @@ pub async fn serve<T: Stream, H: Handler>(
         })
         .await
     };
-    let stream = connection.into_parts().io.into_inner().into_io().into_io();
+    let stream = connection.into_parts().io.into_inner().into_io().into_io().into_io();
     match ended {
         Ended::By(Ok(())) => say_goodbye(stream).await,
         Ended::By(Err(error)) => {

@@ -19,12 +19,13 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::arriving::Arriving;
+use super::arriving::{Arriving, Pace};
 use super::tls::certificate_of;
 use super::tracked::{Overdue, Patience, Progress, Tracked};
 use super::{http1, http2};
 use crate::model::body::{Body, BodyError};
 use crate::model::exchange::Certificate;
+use crate::model::interim::TakesInterim;
 use crate::state::clock::Clock;
 use crate::state::tasks::Tasks;
 
@@ -35,6 +36,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// How long a body may fall silent, in either direction.
     pub body_timeout: Duration,
+    /// How long a request's body may take in all.
+    pub body_total_timeout: Duration,
     /// How long a connection may stay open between requests.
     pub idle_timeout: Duration,
     /// The largest request head, in bytes.
@@ -75,6 +78,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// What it showed of itself, verified.
     pub certificate: Option<Arc<Certificate>>,
+    /// Where interim responses go, on connections that take them.
+    pub interim: Option<Arc<dyn TakesInterim>>,
 }
 
 /// Answers requests.
@@ -156,7 +161,7 @@ impl Listener {
     async fn connection<H: Handler>(self, stream: TcpStream, address: SocketAddr, handler: Arc<H>) {
         let progress = Progress::new(self.clock.clone());
         let Some(tls) = self.tls.load_full() else {
-            let peer = Peer { address, certificate: None };
+            let peer = Peer { address, certificate: None, interim: None };
             let io = Tracked::new(stream, progress.clone());
             return self.sniff(io, progress, peer, handler).await;
         };
@@ -165,7 +170,7 @@ impl Listener {
             return self.refused("tls");
         };
         let connection = stream.get_ref().1;
-        let peer = Peer { address, certificate: certificate_of(connection) };
+        let peer = Peer { address, certificate: certificate_of(connection), interim: None };
         let is_http2 = connection.alpn_protocol() == Some(b"h2");
         progress.rest();
         let io = Tracked::new(stream, progress.clone());
@@ -228,8 +233,10 @@ impl Listener {
         request.map(|incoming| match incoming.is_end_stream() {
             true => Body::Empty,
             false => {
-                let Limits { body_timeout, max_body_bytes, .. } = **self.limits.load();
-                Body::stream(Arriving::new(incoming, body_timeout, (), Some(max_body_bytes)))
+                let Limits { body_timeout, body_total_timeout, max_body_bytes, .. } = **self.limits.load();
+                let pace =
+                    Pace { silence: body_timeout, total: body_total_timeout, clock: self.clock.clone() };
+                Body::stream(Arriving::new(incoming, pace, (), Some(max_body_bytes)))
             }
         })
     }

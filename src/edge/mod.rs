@@ -6,6 +6,7 @@ pub mod connect;
 pub mod framed;
 pub mod http1;
 pub mod http2;
+pub mod interims;
 pub mod listener;
 pub mod tls;
 pub mod tracked;

@@ -14,14 +14,14 @@ use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capt
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::arriving::Arriving;
+use super::arriving::{Arriving, Pace};
 use super::connect::{Served, Timed, TimedOut};
 use super::tls::UpstreamTls;
 use crate::model::body::{Body, BodyError};
 use crate::model::cache_status::CacheStatus;
 use crate::model::exchange::{Answer, Content, Passed, Signed, Timing};
 use crate::model::fault::Called;
-use crate::model::{Fault, FaultKind};
+use crate::model::{Fault, FaultKind, Interim};
 use crate::rules::headers::strip_hop_by_hop;
 use crate::rules::message::{distrust, unite_lengths};
 use crate::stages::Stage;
@@ -39,6 +39,8 @@ pub struct UpstreamSettings {
     pub connect_timeout: Duration,
     /// How long its answer's head may take from the sending, and how long its body may fall silent.
     pub timeout: Duration,
+    /// How long its answer's body may take in all.
+    pub total_timeout: Duration,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
     /// The most connections kept idle.
@@ -132,6 +134,10 @@ impl Upstream {
         Ok(Self { settings, client })
     }
 
+    fn pace(&self, clock: &Clock) -> Pace {
+        Pace { silence: self.settings.timeout, total: self.settings.total_timeout, clock: clock.clone() }
+    }
+
     fn uri(&self, target: &[u8]) -> Option<Uri> {
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(self.settings.scheme.clone());
@@ -143,7 +149,7 @@ impl Upstream {
 
 impl Stage<Signed<Grant>> for Upstreams {
     async fn call(&self, signed: Signed<Grant>) -> Result<Answer, Fault> {
-        let Signed { method, target, headers, body, route, why, mut grant } = signed;
+        let Signed { method, target, headers, body, route, interim, why, mut grant } = signed;
         let place = self.by_route.get(route.place());
         let Some(upstream) = place.and_then(|place| self.upstreams.get(*place)) else {
             return Err(FaultKind::NoSuchRoute.into());
@@ -155,6 +161,11 @@ impl Stage<Signed<Grant>> for Upstreams {
         *request.headers_mut() = headers;
         // "… an HTTP-to-HTTP gateway MUST send an appropriate Via header field in each inbound request" (RFC 9110 §7.6.3).
         request.headers_mut().insert(header::VIA, HeaderValue::from_static("1.1 tollgate"));
+        if let Some(interim) = interim {
+            hyper::ext::on_informational(&mut request, move |said| {
+                relay(&interim, said.status(), said.headers());
+            });
+        }
         let sent = self.clock.now();
         grant.sent();
         let connection = capture_connection(&mut request);
@@ -182,7 +193,7 @@ impl Stage<Signed<Grant>> for Upstreams {
             return Err(Fault::new(FaultKind::UpstreamBroken).called(Called::Yes).detail(why));
         }
         let arrived = self.clock.now();
-        let (headers, status, body) = received(response, upstream.settings.timeout, grant);
+        let (headers, status, body) = received(response, upstream.pace(&self.clock), grant);
         Ok(Answer {
             content: Content::Passed(Passed { status, headers, body, arrived }),
             cache: CacheStatus::Forwarded { why, status: status.as_u16(), stored: false, collapsed: false },
@@ -200,11 +211,17 @@ fn was_reused(connection: &CaptureConnection) -> bool {
     extensions.get::<Served>().is_some_and(Served::again)
 }
 
-fn received(
-    response: Response<Incoming>,
-    silence: Duration,
-    grant: Grant,
-) -> (HeaderMap, http::StatusCode, Body) {
+/// Passes an interim response on: "A proxy MUST forward 1xx responses unless the proxy itself requested the generation of
+/// the 1xx response" (RFC 9110 §15.2), as it does with 100; nobody asked for a 101.
+fn relay(to: &Interim, status: http::StatusCode, headers: &HeaderMap) {
+    if !matches!(status.as_u16(), 100 | 101) {
+        let mut headers = headers.clone();
+        strip_hop_by_hop(&mut headers);
+        to.take(status, &headers);
+    }
+}
+
+fn received(response: Response<Incoming>, pace: Pace, grant: Grant) -> (HeaderMap, http::StatusCode, Body) {
     let (parts, incoming) = response.into_parts();
     let mut headers = parts.headers;
     strip_hop_by_hop(&mut headers);
@@ -213,7 +230,7 @@ fn received(
         Body::Empty
     } else {
         // The body's own length counts; on a body that was announced by length it is the same.
-        Body::stream(Arriving::new(incoming, silence, grant, None))
+        Body::stream(Arriving::new(incoming, pace, grant, None))
     };
     if matches!(body, Body::Stream(_)) && body.size_hint().exact().is_none() {
         headers.remove(header::CONTENT_LENGTH);

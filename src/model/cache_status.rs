@@ -104,6 +104,7 @@ impl CacheStatus {
             Self::Hit { stale: None, .. } => "hit",
             Self::Hit { stale: Some(_), .. } => "stale",
             Self::Forwarded { collapsed: true, .. } => "collapsed",
+            Self::Forwarded { status: 304, stored: true, .. } => "revalidated",
             Self::Forwarded { why: Why::Bypass | Why::Method, .. } | Self::Own => "bypass",
             Self::Forwarded { .. } => "miss",
         }

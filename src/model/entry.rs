@@ -17,6 +17,8 @@ use super::moment::Moment;
 pub struct Facts {
     /// `s-maxage`, else `max-age`, else `Expires` minus `Date`.
     pub lifetime: Option<Duration>,
+    /// What may be guessed where that is silent (RFC 9111 §4.2.2).
+    pub heuristic: Option<Duration>,
     /// `no-cache`: to be validated before every reuse.
     pub no_cache: bool,
     /// `private`: not for a shared cache, unless the route sets the word aside.
@@ -31,6 +33,24 @@ pub struct Facts {
 
 /// The request's values of the fields that a response's `Vary` names.
 pub type Selectors = Box<[(HeaderName, Option<HeaderValue>)]>;
+
+/// Which part of a representation a 206 holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The `Range` it answered: whatever it holds, it answers that again.
+    pub asked: Bytes,
+    /// Where its body lies in the whole; `None` where its `Content-Range` and its body disagree or say too little.
+    pub span: Option<Span>,
+}
+
+/// Where a part begins, and how long the whole is. It ends with its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The place of its first byte.
+    pub first: u64,
+    /// The length of the whole.
+    pub complete: u64,
+}
 
 /// A stored response. Immutable but for how its refresh stands.
 #[derive(Debug)]
@@ -47,8 +67,12 @@ pub struct Entry {
     pub initial_age: Duration,
     /// What the upstream said of its reuse.
     pub facts: Facts,
-    /// The request's values of the fields its `Vary` names (RFC 9111 §4.1).
+    /// The request's values of the fields its `Vary` names (RFC 9111 §4.1), as `rules::vary` compares them.
     pub selectors: Selectors,
+    /// Which part it is; `None`: the whole.
+    pub part: Option<Box<Part>>,
+    /// The groups it is erased with (RFC 9875), each name as it compares.
+    pub groups: Box<[Bytes]>,
     /// Somebody refreshes it until this moment.
     refreshing_until: AtomicU64,
     /// The last refresh failed, and until this moment another is not worth a call.
@@ -74,6 +98,8 @@ impl Entry {
             initial_age,
             facts,
             selectors,
+            part: None,
+            groups: Box::default(),
             refreshing_until: AtomicU64::new(0),
             failing_until: AtomicU64::new(0),
             failing_for: AtomicU8::new(0),
@@ -85,9 +111,18 @@ impl Entry {
         self.initial_age + now.since(self.arrived)
     }
 
-    /// Whether a request that sends upstream what `sent` says of a field selects this response (RFC 9111 §4.1).
-    pub fn is_selected_by<'a>(&self, sent: impl Fn(&HeaderName) -> Option<&'a HeaderValue>) -> bool {
-        self.selectors.iter().all(|(name, value)| sent(name) == value.as_ref())
+    /// The same, as a part of a representation.
+    #[must_use]
+    pub fn with_part(mut self, part: Option<Part>) -> Self {
+        self.part = part.map(Box::new);
+        self
+    }
+
+    /// The same, a member of these groups.
+    #[must_use]
+    pub fn with_groups(mut self, groups: Box<[Bytes]>) -> Self {
+        self.groups = groups;
+        self
     }
 
     /// Claims its refresh until `until`; `false` if somebody else has it.
@@ -124,6 +159,8 @@ impl Entry {
         self.body.len()
             + self.fields.size()
             + size_of::<Self>()
+            + self.part.as_ref().map_or(0, |part| size_of::<Part>() + part.asked.len())
+            + self.groups.iter().map(|group| size_of::<Bytes>() + group.len()).sum::<usize>()
             + self
                 .selectors
                 .iter()

@@ -18,6 +18,7 @@ use http::{Method, StatusCode, Uri, Version};
 use super::body::Body;
 use super::cache_status::{CacheStatus, Why};
 use super::entry::Entry;
+use super::interim::Interim;
 use super::key::Key;
 use super::moment::Moment;
 use super::secret::Secret;
@@ -51,6 +52,8 @@ pub struct Arrival {
     pub at: Moment,
     /// What is found out about it, for whoever reports on it.
     pub notes: Arc<Notes>,
+    /// Where its interim responses go.
+    pub interim: Option<Interim>,
 }
 
 /// What a client's certificate says of it, once verified.
@@ -140,6 +143,8 @@ pub struct Ask {
     pub hurried: bool,
     /// From where, for the limit per address.
     pub peer: SocketAddr,
+    /// Where its interim responses go.
+    pub interim: Option<Interim>,
 }
 
 /// What the cache could not answer: to be fetched.
@@ -163,6 +168,10 @@ pub struct Fetch {
     pub hurried: bool,
     /// Whether one call may serve everyone who asks the same.
     pub sharing: Sharing,
+    /// What the call asks about: a 304 says that this still holds.
+    pub validates: Option<Arc<Entry>>,
+    /// Where its interim responses go.
+    pub interim: Option<Interim>,
     /// Why it is forwarded.
     pub why: Why,
 }
@@ -201,6 +210,10 @@ pub struct Call {
     pub deadline: Moment,
     /// Whether the answer may be kept.
     pub keep: bool,
+    /// What the call asks about: a 304 says that this still holds.
+    pub validates: Option<Arc<Entry>>,
+    /// Where its interim responses go.
+    pub interim: Option<Interim>,
     /// Why it is forwarded.
     pub why: Why,
 }
@@ -226,6 +239,8 @@ pub struct Signed<G> {
     pub body: Body,
     /// Which route, hence which upstream.
     pub route: RouteId,
+    /// Where its interim responses go.
+    pub interim: Option<Interim>,
     /// Why it is forwarded.
     pub why: Why,
     /// Its place; given back when the answer has ended.
@@ -299,8 +314,10 @@ impl From<Fetch> for Call {
     /// The call that a fetch needs; its answer may be kept unless the fetch says otherwise.
     fn from(fetch: Fetch) -> Self {
         let keep = !matches!(fetch.sharing, Sharing::Alone { keep: false });
-        let Fetch { client, route, method, question, headers, body, deadline, why, .. } = fetch;
-        Self { client, route, method, question, headers, body, deadline, keep, why }
+        let Fetch {
+            client, route, method, question, headers, body, deadline, validates, interim, why, ..
+        } = fetch;
+        Self { client, route, method, question, headers, body, deadline, keep, validates, interim, why }
     }
 }
 

@@ -9,18 +9,28 @@ use http::header::{HeaderMap, HeaderName};
 pub struct Directives {
     /// `no-store`.
     pub no_store: bool,
-    /// `no-cache`, with or without field names.
+    /// `no-cache` without field names.
     pub no_cache: bool,
-    /// `private`, with or without field names.
+    /// The fields of `no-cache="…"`.
+    pub no_cache_fields: Vec<HeaderName>,
+    /// `private` without field names.
     pub private: bool,
+    /// The fields of `private="…"`.
+    pub private_fields: Vec<HeaderName>,
     /// `public`.
     pub public: bool,
     /// `must-revalidate`.
     pub must_revalidate: bool,
     /// `proxy-revalidate`.
     pub proxy_revalidate: bool,
+    /// `must-understand`.
+    pub must_understand: bool,
     /// `only-if-cached` (requests).
     pub only_if_cached: bool,
+    /// `max-stale` (requests); without a number it is any age.
+    pub max_stale: Option<Duration>,
+    /// `min-fresh` (requests).
+    pub min_fresh: Option<Duration>,
     /// `max-age`.
     pub max_age: Option<Duration>,
     /// `s-maxage`.
@@ -41,16 +51,28 @@ impl Directives {
         directives
     }
 
-    fn read(&mut self, value: &[u8]) {
+    /// Whether a request asks for something newer than what may be held.
+    pub fn wants_newer(&self) -> bool {
+        self.no_cache || self.max_age.is_some() || self.min_fresh.is_some()
+    }
+
+    /// Reads one more field line.
+    pub fn read(&mut self, value: &[u8]) {
         for (name, argument) in members(value) {
             let seconds = || Some(delta_seconds(argument));
             match name.to_ascii_lowercase().as_slice() {
                 b"no-store" => self.no_store = true,
-                b"no-cache" => self.no_cache = true,
-                b"private" => self.private = true,
+                b"no-cache" => self.no_cache |= !names(argument, &mut self.no_cache_fields),
+                b"private" => self.private |= !names(argument, &mut self.private_fields),
                 b"public" => self.public = true,
                 b"must-revalidate" => self.must_revalidate = true,
                 b"proxy-revalidate" => self.proxy_revalidate = true,
+                b"must-understand" => self.must_understand = true,
+                b"max-stale" if argument.is_empty() => {
+                    self.max_stale = shorter(self.max_stale, Some(Duration::MAX));
+                }
+                b"max-stale" => self.max_stale = shorter(self.max_stale, seconds()),
+                b"min-fresh" => self.min_fresh = longer(self.min_fresh, seconds()),
                 b"only-if-cached" => self.only_if_cached = true,
                 b"max-age" => self.max_age = shorter(self.max_age, seconds()),
                 b"s-maxage" => self.s_maxage = shorter(self.s_maxage, seconds()),
@@ -69,6 +91,26 @@ fn shorter(held: Option<Duration>, new: Option<Duration>) -> Option<Duration> {
         (Some(held), Some(new)) => Some(held.min(new)),
         (held, new) => held.or(new),
     }
+}
+
+fn longer(held: Option<Duration>, new: Option<Duration>) -> Option<Duration> {
+    held.max(new)
+}
+
+/// Reads the field names of `no-cache="…"` into `fields`; `false` where it names none, or the list cannot be read: "The
+/// qualified form of the directive is often handled by caches as if an unqualified no-cache directive was received"
+/// (RFC 9111 §5.2.2.4).
+fn names(argument: &[u8], fields: &mut Vec<HeaderName>) -> bool {
+    let list = argument.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(argument);
+    let names = list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|name| !name.is_empty());
+    let Ok(names) = names.map(HeaderName::from_bytes).collect::<Result<Vec<_>, _>>() else { return false };
+    let stated = !names.is_empty();
+    for name in names {
+        if !fields.contains(&name) {
+            fields.push(name);
+        }
+    }
+    stated
 }
 
 /// `1*DIGIT`, quoted or not (RFC 9111 §1.2.2, §5.2). What is no number counts as zero: stale at once (§4.2.1), and
@@ -155,6 +197,9 @@ mod tests {
             assert_eq!(read(values).max_age, max_age, "{values:?}");
         }
         let all = read(&["no-store, private=\"x\", no-cache=\"a, b\", must-revalidate"]);
-        assert!(all.no_store && all.private && all.no_cache && all.must_revalidate && !all.public);
+        assert!(all.no_store && !all.private && !all.no_cache && all.must_revalidate && !all.public);
+        assert_eq!((all.private_fields.len(), all.no_cache_fields.len()), (1, 2));
+        let all = read(&["private=\"\", no-cache=\"a b\", no-cache=\"c\""]);
+        assert!(all.private && all.no_cache);
     }
 }

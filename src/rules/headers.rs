@@ -1,6 +1,10 @@
 //! Which header fields cross the gate, in either direction.
 
+use std::borrow::Cow;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use super::vary;
 
 /// The request fields that go upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,14 +71,15 @@ impl Forwarding {
         forwarded
     }
 
-    /// What goes upstream of the field `name`: the same as in [`Forwarding::of`], without making a map.
-    pub fn sent<'a>(&self, headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    /// What goes upstream of the field `name`, all its lines as one: the same as in [`Forwarding::of`], without making
+    /// a map.
+    pub fn sent<'a>(&self, headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
         let allowed = match &self.allowed {
             ForwardHeaders::All => true,
             ForwardHeaders::List(names) => names.contains(name),
         };
         // Cheapest first: most fields are not allowed or not there.
-        let value = headers.get(name).filter(|_| allowed)?;
+        let value = vary::combined(headers, name).filter(|_| allowed)?;
         may_cross(name, &connection_options(headers), &self.credentials).then_some(value)
     }
 }

@@ -182,7 +182,30 @@ pub fn distrust(status: StatusCode, headers: &HeaderMap) -> Option<&'static str>
     if headers.contains_key(header::CONTENT_LENGTH) {
         return Some("the answer has both Content-Length and Transfer-Encoding");
     }
-    codings(headers).err().map(|_| "the answer has a transfer coding that was not offered")
+    let offered = headers
+        .get_all(header::TRANSFER_ENCODING)
+        .iter()
+        .all(|value| value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).all(is_harmless));
+    (!offered || (is_chunked(headers) && codings(headers).is_err()))
+        .then_some("the answer has a transfer coding that was not offered")
+}
+
+/// Whether a member of an answer's `Transfer-Encoding` leaves no doubt: chunked itself, or a word that is no coding.
+/// Without chunked "the message body length is determined by reading the connection until it is closed" (RFC 9112 §6.3),
+/// so that a word nobody registered changes nothing; a coding that was registered would garble the content, and what
+/// looks like chunked may be taken for it by somebody.
+fn is_harmless(member: &[u8]) -> bool {
+    const CODINGS: [&[u8]; 6] = [b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress", b"identity"];
+    let name =
+        member.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+    let is_token = !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+    let looks_chunked = name.windows(5).any(|part| part == b"chunk");
+    name == b"chunked" || (is_token && !looks_chunked && !CODINGS.contains(&name.as_slice()))
+}
+
+fn is_chunked(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
+    values.any(|value| value.as_bytes().to_ascii_lowercase().windows(7).any(|part| part == b"chunked"))
 }
 
 /// Makes one `Content-Length` of several equal ones: a recipient may "replace the duplicated field values with a single

@@ -4,88 +4,58 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode};
 
+pub use self::policy::{Overrides, Policy};
 use crate::model::entry::{Entry, Facts, Selectors};
 use crate::model::moment::Moment;
 use crate::rules::cache_control::Directives;
+use crate::rules::{freshness, heuristics, targeted, validators, vary};
 
-/// A route's rules of reuse.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Policy {
-    /// `false`: everything is forwarded, nothing kept.
-    pub enabled: bool,
-    /// How long a 200 to GET without a lifetime of its own is fresh.
-    pub ttl: Option<Duration>,
-    /// The same for further statuses.
-    pub ttl_for: Vec<(StatusCode, Duration)>,
-    /// Words of the upstream that `ttl` sets aside.
-    pub overrides: Overrides,
-    /// The longest lifetime an upstream may grant.
-    pub max_ttl: Option<Duration>,
-    /// How long after its lifetime an answer may be given while it is refreshed.
-    pub stale_while_revalidate: Option<Duration>,
-    /// How long after its lifetime an answer may be given when the upstream fails.
-    pub stale_if_error: Option<Duration>,
-    /// The same when it cannot be reached and neither the route nor the upstream said how long.
-    pub stale_if_unreachable: Duration,
-    /// Whether request directives that cost calls are obeyed, for clients that may refresh.
-    pub honour_request_directives: bool,
-}
+mod policy;
 
-/// Words of the upstream that an operator's `ttl` sets aside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Overrides {
-    /// `private`: every client of the account shares these answers.
-    pub private: bool,
-    /// `no-cache`.
-    pub no_cache: bool,
-    /// `max-age=0` and its equivalents.
-    pub max_age_0: bool,
-}
-
-impl Default for Policy {
-    /// RFC 9111 alone.
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            ttl: None,
-            ttl_for: Vec::new(),
-            overrides: Overrides::default(),
-            max_ttl: None,
-            stale_while_revalidate: None,
-            stale_if_error: None,
-            stale_if_unreachable: Duration::from_secs(30),
-            honour_request_directives: false,
-        }
-    }
-}
-
-impl Policy {
-    /// The operator's lifetime for `status`.
-    fn ttl_of(&self, status: StatusCode) -> Option<Duration> {
-        let stated = self.ttl_for.iter().find(|(of, _)| *of == status).map(|(_, ttl)| *ttl);
-        stated.or(self.ttl.filter(|_| status == StatusCode::OK))
-    }
+/// A response and what it answers, as far as it decides whether the response is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Exchange<'a> {
+    /// The request's method.
+    pub method: &'a Method,
+    /// The fields that went upstream.
+    pub sent: &'a HeaderMap,
+    /// The response's status.
+    pub status: StatusCode,
+    /// Its fields.
+    pub headers: &'a HeaderMap,
+    /// Whether its `Content-Location` names the request's own target.
+    pub is_of_target: bool,
+    /// How long the call took until its head arrived.
+    pub delay: Duration,
+    /// When it arrived.
+    pub wall: SystemTime,
 }
 
 /// What [`admit`] found.
 #[derive(Debug)]
 pub enum Admission {
     /// To be kept, with these facts.
-    Keep {
-        /// What the upstream said of its reuse.
-        facts: Facts,
-        /// How old it was on arrival.
-        initial_age: Duration,
-        /// The request's values of the fields its `Vary` names.
-        selectors: Selectors,
-    },
+    Keep(Kept),
     /// A failure that says nothing of its own requester: to be told to everyone who waits, and kept for nobody.
     Share,
     /// Not to be kept, and nobody else's.
     Refuse(Refusal),
+}
+
+/// What is known of a response that is kept.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// What the upstream said of its reuse.
+    pub facts: Facts,
+    /// How old it was on arrival.
+    pub initial_age: Duration,
+    /// The request's values of the fields its `Vary` names.
+    pub selectors: Selectors,
+    /// Fields that are for its first requester alone.
+    pub without: Vec<HeaderName>,
 }
 
 /// Why a response is not kept.
@@ -93,11 +63,11 @@ pub enum Admission {
 pub enum Refusal {
     /// The route does not cache.
     Disabled,
-    /// Not an answer to GET.
+    /// Not an answer to GET, nor one to POST that says it is.
     Method,
     /// A status that is never kept, or an error or unknown one without a lifetime.
     Status,
-    /// `no-store`, of either side.
+    /// `no-store`.
     NoStore,
     /// `private`, and nobody set the word aside.
     Private,
@@ -105,21 +75,16 @@ pub enum Refusal {
     VaryStar,
     /// The request carried credentials of the client's own, and the response does not allow sharing.
     Credentials,
-    /// `Set-Cookie` beside a `private` that the operator set aside.
+    /// `Set-Cookie` under an operator's `ttl`.
     Cookie,
     /// Nothing says how long it is fresh, and it cannot be validated.
     NoLifetime,
 }
 
-/// Whether a response with `status` and `headers` to `method` with `sent` may be kept, or at least shared.
-pub fn admit(
-    policy: &Policy,
-    (method, sent): (&Method, &HeaderMap),
-    (status, headers): (StatusCode, &HeaderMap),
-    wall: SystemTime,
-) -> Admission {
-    match judge(policy, (method, sent), (status, headers), wall) {
-        Admission::Refuse(refusal) if is_shared_failure(refusal, sent, (status, headers)) => Admission::Share,
+/// Whether a response may be kept, or at least shared.
+pub fn admit(policy: &Policy, exchange: Exchange<'_>) -> Admission {
+    match judge(policy, exchange) {
+        Admission::Refuse(refusal) if is_shared_failure(refusal, exchange) => Admission::Share,
         admission => admission,
     }
 }
@@ -127,16 +92,14 @@ pub fn admit(
 /// Whether an error that is not kept may be told to everyone who waits for it: each would only make the same call again
 /// to learn the same. Not what speaks of one requester; and `no-store` sets aside only for an upstream that fails,
 /// which a herd would otherwise finish off.
-fn is_shared_failure(
-    refusal: Refusal,
-    sent: &HeaderMap,
-    (status, headers): (StatusCode, &HeaderMap),
-) -> bool {
+fn is_shared_failure(refusal: Refusal, exchange: Exchange<'_>) -> bool {
+    let Exchange { method, sent, status, headers, .. } = exchange;
     let failing = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
     let about_the_question =
-        status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 407 | 428 | 431);
-    let about_one = headers.contains_key(header::SET_COOKIE) || own_credentials(sent);
-    !about_one
+        status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 407 | 416 | 428 | 431);
+    let about_one = headers.contains_key(header::SET_COOKIE) || has_credentials(sent);
+    *method == Method::GET
+        && !about_one
         && match refusal {
             Refusal::NoLifetime | Refusal::Status => failing || about_the_question,
             Refusal::NoStore => failing,
@@ -144,32 +107,39 @@ fn is_shared_failure(
         }
 }
 
-fn own_credentials(sent: &HeaderMap) -> bool {
+fn has_credentials(sent: &HeaderMap) -> bool {
     sent.contains_key(header::AUTHORIZATION) || sent.contains_key(header::COOKIE)
 }
 
-fn judge(
-    policy: &Policy,
-    (method, sent): (&Method, &HeaderMap),
-    (status, headers): (StatusCode, &HeaderMap),
-    wall: SystemTime,
-) -> Admission {
+fn judge(policy: &Policy, exchange: Exchange<'_>) -> Admission {
     use Admission::Refuse;
+    let Exchange { method, sent, status, headers, wall, .. } = exchange;
     if !policy.enabled {
         return Refuse(Refusal::Disabled);
     }
-    // "the request method is understood by the cache" (§3): understood, and worth keeping.
-    if method != Method::GET {
+    let targeted::Said { directives: said, targeted } = targeted::said(headers);
+    let lifetime = freshness::explicit_lifetime(&said, targeted, headers, wall);
+    // "the request method is understood by the cache" (§3). "Responses to POST requests are only cacheable when they
+    // include explicit freshness information … and a Content-Location header field that has the same value as the
+    // POST's target URI" (RFC 9110 §9.3.3).
+    let posted =
+        *method == Method::POST && exchange.is_of_target && lifetime.is_some() && status.is_success();
+    if *method != Method::GET && !posted {
         return Refuse(Refusal::Method);
     }
-    // Statuses that speak of one moment or one requester; 206 and 304 are parts, not wholes.
-    if status.is_informational() || matches!(status.as_u16(), 206 | 304 | 428 | 429 | 431 | 511) {
+    // "the response status code is final" (§3). These speak of one moment or one requester; a 304 is about another
+    // response, and a 206 that nobody asked for is about nothing.
+    let unasked = status == StatusCode::PARTIAL_CONTENT && !sent.contains_key(header::RANGE);
+    if status.is_informational() || unasked || matches!(status.as_u16(), 304 | 416 | 428 | 429 | 431 | 511) {
         return Refuse(Refusal::Status);
     }
-    let said = Directives::from_headers(headers, &header::CACHE_CONTROL);
-    // "the no-store cache directive is not present in the response" (§3); of the request, §5.2.1.5.
-    let asked = Directives::from_headers(sent, &header::CACHE_CONTROL);
-    if said.no_store || (policy.honour_request_directives && asked.no_store) {
+    // "if the response status code is 206 or 304, or the must-understand cache directive … is present: the cache
+    // understands the response status code" (§3); then it "SHOULD ignore the no-store directive" (§5.2.2.3).
+    if said.must_understand && !heuristics::is_understood(status) {
+        return Refuse(Refusal::Status);
+    }
+    // "the no-store cache directive is not present in the response" (§3).
+    if said.no_store && !said.must_understand {
         return Refuse(Refusal::NoStore);
     }
     // "if the cache is shared: the private response directive is either not present or allows a shared cache" (§3).
@@ -178,47 +148,67 @@ fn judge(
     }
     // "if the cache is shared: the Authorization header field is not present in the request … or a response directive
     // is present that explicitly allows shared caching" (§3, §3.5). A forwarded Cookie is treated alike.
-    let own_credentials = own_credentials(sent);
+    let own_credentials = has_credentials(sent);
     if own_credentials && !(said.public || said.must_revalidate || said.s_maxage.is_some()) {
         return Refuse(Refusal::Credentials);
     }
-    // Neither does a `ttl`, nor a word set aside, ever answer for such a request: only a lifetime of the upstream's own.
-    if own_credentials && (said.no_cache || said.private) {
+    // Neither does a `ttl`, nor a guess, nor a word set aside ever answer for such a request: only a lifetime of the
+    // upstream's own.
+    if own_credentials
+        && (said.no_cache || said.private || lifetime.is_none_or(|lifetime| lifetime.is_zero()))
+    {
         return Refuse(Refusal::Credentials);
     }
-    let Some(selectors) = selectors(headers, sent) else { return Refuse(Refusal::VaryStar) };
-    let lifetime = explicit_lifetime(&said, headers, wall);
+    let Some(selectors) = vary::selectors(headers, sent) else { return Refuse(Refusal::VaryStar) };
     let ttl = policy.ttl_of(status).filter(|_| !own_credentials && may_extend(status));
     // The operator may share what is marked private; a response that also sets a cookie is about one client indeed.
     if said.private && headers.contains_key(header::SET_COOKIE) {
         return Refuse(Refusal::Cookie);
     }
-    if own_credentials && lifetime.is_some_and(|lifetime| lifetime.is_zero()) {
-        return Refuse(Refusal::Credentials);
-    }
+    // "A cache MUST NOT use heuristics to determine freshness when an explicit expiration time is present"; it may on
+    // "responses … that are defined as heuristically cacheable", or "marked as explicitly cacheable (e.g., with a
+    // public response directive)" (§4.2.2).
+    let guessable = heuristics::is_heuristically_cacheable(status) || said.public;
+    let heuristic = || freshness::heuristic_lifetime(headers, wall);
     let facts = Facts {
         lifetime,
+        heuristic: (lifetime.is_none() && guessable && policy.heuristics).then(heuristic).flatten(),
         no_cache: said.no_cache,
         private: said.private,
         never_stale: said.must_revalidate || said.proxy_revalidate || said.s_maxage.is_some(),
         while_revalidating: said.stale_while_revalidate,
         if_error: said.stale_if_error,
     };
-    // Kept only where it could be given out at least once.
-    let stated = lifetime.is_some() || ttl.is_some();
-    let useful = lifetime_of(policy, status, &facts, ttl) + stale_allowance(policy, &facts);
-    if !stated || useful.is_zero() {
+    let stated = lifetime.is_some() || facts.heuristic.is_some();
+    if !stated && ttl.is_none() && status.is_server_error() {
         return Refuse(Refusal::NoLifetime);
     }
-    Admission::Keep { facts, initial_age: initial_age(headers, wall), selectors }
+    // Kept only where it could be given out at least once, if only after asking whether it still holds.
+    let validatable = validators::has_validator(headers) && (stated || guessable);
+    let useful = lifetime_of(policy, status, &facts, ttl) + stale_allowance(policy, &facts);
+    if !(validatable || ((stated || ttl.is_some()) && !useful.is_zero())) {
+        return Refuse(Refusal::NoLifetime);
+    }
+    // So is one that only a guess would share. Under a `ttl` the cookie itself is not kept.
+    if lifetime.is_none() && ttl.is_none() && headers.contains_key(header::SET_COOKIE) {
+        return Refuse(Refusal::Cookie);
+    }
+    Admission::Keep(Kept {
+        facts,
+        initial_age: freshness::initial_age(headers, exchange.delay, wall),
+        selectors,
+        // "no-cache=… the cache MUST NOT use the listed header fields" (§5.2.2.4), "private=… MUST NOT store [them]"
+        // (§5.2.2.7).
+        without: said.no_cache_fields.into_iter().chain(said.private_fields).collect(),
+    })
 }
 
 /// Whether `held` is worth more than an error that came in its place: it may still be given out stale.
 pub fn outlives_an_error(policy: &Policy, held: &Entry, now: Moment) -> bool {
     !held.status.is_server_error()
-        && match decide(policy, held, None, now) {
-            Verdict::Fresh { .. } | Verdict::FreshenMeanwhile { .. } => true,
+        && match decide(policy, held, &Directives::default(), false, now) {
             Verdict::Fetch { over, if_error, .. } => over < if_error,
+            _ => true,
         }
 }
 
@@ -229,6 +219,11 @@ pub enum Verdict {
     Fresh {
         /// What is left of its lifetime.
         left: Duration,
+    },
+    /// Give it out although its lifetime is over: the client said that it takes that.
+    Accepted {
+        /// How long its lifetime has been over.
+        over: Duration,
     },
     /// Give it out, and fetch a newer one meanwhile.
     FreshenMeanwhile {
@@ -246,46 +241,52 @@ pub enum Verdict {
     },
 }
 
-/// Whether `entry` answers a request with `asked` directives at `now`.
-pub fn decide(policy: &Policy, entry: &Entry, asked: Option<&Directives>, now: Moment) -> Verdict {
+/// Whether `entry` answers a request with `asked` directives at `now`; `honoured`: those count that cost calls.
+pub fn decide(policy: &Policy, entry: &Entry, asked: &Directives, honoured: bool, now: Moment) -> Verdict {
     let age = entry.age(now);
+    let facts = &entry.facts;
     let ttl = policy.ttl_of(entry.status).filter(|_| may_extend(entry.status));
-    let lifetime = lifetime_of(policy, entry.status, &entry.facts, ttl);
-    let fetch = |over: Duration| {
-        let allowed = stale_if_error(policy, &entry.facts);
+    let lifetime = lifetime_of(policy, entry.status, facts, ttl);
+    let over = age.saturating_sub(lifetime);
+    if is_refused(policy, facts) {
+        return Verdict::Fetch { over, if_error: Duration::ZERO, if_unreachable: Duration::ZERO };
+    }
+    let fetch = || {
+        let allowed = stale_if_error(policy, facts);
         // "indicating that the client … accepts a stale response" for errors: the client may only lower it.
-        let lower = |allowed: Duration| {
-            asked.and_then(|asked| asked.stale_if_error).map_or(allowed, |wish| allowed.min(wish))
-        };
+        let lower = |allowed: Duration| asked.stale_if_error.map_or(allowed, |wish| allowed.min(wish));
         Verdict::Fetch {
             over,
             if_error: lower(allowed),
-            if_unreachable: lower(if stale_is_unstated(policy, &entry.facts) && !entry.facts.never_stale {
+            if_unreachable: lower(if stale_is_unstated(policy, facts) && !facts.never_stale {
                 policy.stale_if_unreachable
             } else {
                 allowed
             }),
         }
     };
-    if let Some(asked) = asked.filter(|_| policy.honour_request_directives) {
-        // "the client is unwilling to accept a response whose age is greater than the specified number" (§5.2.1.1);
-        // "no-cache … the client prefers that a stored response not be used … without successful validation" (§5.2.1.4).
-        if asked.no_cache || asked.max_age.is_some_and(|most| age > most) {
-            return fetch(age.saturating_sub(lifetime));
-        }
+    // "no-cache … the client prefers that a stored response not be used … without successful validation" (§5.2.1.4);
+    // "the client prefers a response whose age is less than or equal to the specified number of seconds" (§5.2.1.1);
+    // "… whose freshness lifetime is no less than its current age plus the specified time" (§5.2.1.3).
+    let too_old = asked.max_age.is_some_and(|most| age > most);
+    let too_stale = asked.min_fresh.is_some_and(|least| lifetime < age.saturating_add(least));
+    if honoured && (asked.no_cache || too_old || too_stale) {
+        return fetch();
     }
     // "response_is_fresh = (freshness_lifetime > current_age)" (§4.2).
     if lifetime > age {
         return Verdict::Fresh { left: lifetime - age };
     }
-    let over = age - lifetime;
-    if is_refused(policy, &entry.facts) {
-        return Verdict::Fetch { over, if_error: Duration::ZERO, if_unreachable: Duration::ZERO };
+    // "the client will accept a response that has exceeded its freshness lifetime" by no more than so much (§5.2.1.2),
+    // unless "prohibited by an explicit in-protocol directive" (§4.2.4).
+    let prohibited = facts.never_stale || facts.no_cache;
+    if honoured && !prohibited && asked.max_stale.is_some_and(|most| over <= most) {
+        return Verdict::Accepted { over };
     }
-    if over < stale_while_revalidate(policy, &entry.facts) {
+    if over < stale_while_revalidate(policy, facts) {
         return Verdict::FreshenMeanwhile { over };
     }
-    fetch(over)
+    fetch()
 }
 
 /// The lifetime that counts (§4.2.1): the upstream's, capped by the route; where it is silent, or where the route sets
@@ -304,7 +305,8 @@ fn lifetime_of(policy: &Policy, status: StatusCode, facts: &Facts, ttl: Option<D
     match facts.lifetime {
         Some(Duration::ZERO) if aside.max_age_0 && may_extend(status) => ttl.unwrap_or_default(),
         Some(lifetime) => capped(lifetime),
-        None => ttl.unwrap_or_default(),
+        // The operator knows better than a guess.
+        None => ttl.or(facts.heuristic.filter(|_| policy.heuristics).map(capped)).unwrap_or_default(),
     }
 }
 
@@ -348,53 +350,6 @@ fn stale_is_unstated(policy: &Policy, facts: &Facts) -> bool {
 /// The longest a response may outlive its lifetime, for whatever reason.
 fn stale_allowance(policy: &Policy, facts: &Facts) -> Duration {
     stale_while_revalidate(policy, facts).max(stale_if_error(policy, facts))
-}
-
-/// `s-maxage`, else `max-age`, else `Expires` minus `Date` (§4.2.1). An `Expires` that is no date means "already
-/// expired" (§5.3).
-fn explicit_lifetime(said: &Directives, headers: &HeaderMap, wall: SystemTime) -> Option<Duration> {
-    said.s_maxage.or(said.max_age).or_else(|| {
-        let expires = headers.get(header::EXPIRES)?;
-        let expires = date(expires).unwrap_or(SystemTime::UNIX_EPOCH);
-        Some(expires.duration_since(date_of(headers, wall)).unwrap_or_default())
-    })
-}
-
-/// "corrected_initial_age" (§4.2.3), the response delay being nothing beside a second.
-fn initial_age(headers: &HeaderMap, wall: SystemTime) -> Duration {
-    // Dates count whole seconds: a part of one is no age.
-    let apparent = wall.duration_since(date_of(headers, wall)).unwrap_or_default();
-    let apparent = Duration::from_secs(apparent.as_secs());
-    let stated = headers
-        .get(header::AGE)
-        .and_then(|value| value.to_str().ok()?.split(',').next()?.trim().parse().ok())
-        .map_or(Duration::ZERO, |seconds: u64| Duration::from_secs(seconds.min(1 << 31)));
-    apparent.max(stated)
-}
-
-fn date_of(headers: &HeaderMap, wall: SystemTime) -> SystemTime {
-    headers.get(header::DATE).and_then(date).unwrap_or(wall)
-}
-
-fn date(value: &HeaderValue) -> Option<SystemTime> {
-    httpdate::parse_http_date(value.to_str().ok()?).ok()
-}
-
-/// The request's values of the fields that `Vary` names; `None` for `*` (§4.1: "always fails to match").
-fn selectors(headers: &HeaderMap, sent: &HeaderMap) -> Option<Selectors> {
-    let mut selectors = Vec::new();
-    for value in headers.get_all(header::VARY) {
-        for name in value.to_str().ok()?.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            // `*` is no field name either, so it ends here too.
-            let name = HeaderName::try_from(name).ok().filter(|name| name.as_str() != "*")?;
-            if !selectors.iter().any(|(held, _)| *held == name) {
-                // Copied: the request's own bytes lie in a read buffer that an entry must not keep alive.
-                let value = sent.get(&name).map(|value| HeaderValue::from_bytes(value.as_bytes()));
-                selectors.push((name, value.transpose().ok()?));
-            }
-        }
-    }
-    Some(selectors.into())
 }
 
 #[cfg(test)]

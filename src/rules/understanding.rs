@@ -73,6 +73,19 @@ impl Reading {
         (question, understood)
     }
 
+    /// The path under which the gate serves what lies at `path` of the upstream, if this route does.
+    pub fn path_of(&self, path: &str) -> Option<String> {
+        let rest = path.strip_prefix(self.base_path.as_str())?;
+        match (&self.upstream_path, &self.path) {
+            (Some(replacement), Path::Exact(own)) => (rest == replacement).then(|| own.clone()),
+            (Some(replacement), Path::Below(prefix)) => {
+                Some(format!("{prefix}{}", rest.strip_prefix(replacement.as_str())?))
+            }
+            (None, Path::Exact(own)) => (rest == own).then(|| own.clone()),
+            (None, Path::Below(prefix)) => rest.starts_with(prefix.as_str()).then(|| rest.to_owned()),
+        }
+    }
+
     fn without_credentials<'a>(&self, query: &'a str) -> Cow<'a, str> {
         let carries = |pair: &&str| {
             let name = pair.split('=').next().unwrap_or_default().replace('+', " ");

@@ -168,6 +168,8 @@ fn spare(call: &Call) -> Option<Call> {
         body: Body::Empty,
         deadline: call.deadline,
         keep: call.keep,
+        validates: call.validates.clone(),
+        interim: call.interim.clone(),
         why: call.why,
     })
 }

@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName};
 use tower_layer::Layer;
 
 use super::Stage;
 use crate::model::cache_status::{CacheStatus, Stale, Why};
 use crate::model::entry::Entry;
-use crate::model::exchange::{Answer, Ask, Content, Fetch, Sharing, Timing};
+use crate::model::exchange::{Answer, Ask, Content, Fetch, Passed, Sharing, Timing};
 use crate::model::{Fault, FaultKind, Moment};
-use crate::rules::cache_control::Directives;
 use crate::rules::headers::Forwarding;
 use crate::rules::reuse::{self, Policy, Verdict};
+use crate::rules::serving::{self, Shaped, Wishes};
+use crate::rules::{ranges, validators, vary};
 use crate::state::clock::Clock;
 use crate::state::store::{Found, Store};
 use crate::state::tasks::Tasks;
@@ -75,21 +76,21 @@ struct Fallback {
 }
 
 impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
-    async fn call(&self, mut ask: Ask) -> Result<Answer, Fault> {
+    async fn call(&self, ask: Ask) -> Result<Answer, Fault> {
         let Some(rules) = self.given.routes.get(ask.route.place()) else {
             return Err(FaultKind::NoSuchRoute.into());
         };
         if !rules.policy.enabled || !matches!(ask.method, Method::GET | Method::HEAD) || !ask.body.is_empty()
         {
             let why = if rules.policy.enabled { Why::Method } else { Why::Bypass };
-            return self.forward(ask, rules, why, Sharing::Alone { keep: false }).await;
+            return self.forward(ask, rules, why, Sharing::Alone { keep: false }, None).await;
         }
-        one_line_each(&mut ask.headers);
-        let said = Directives::from_headers(&ask.headers, &header::CACHE_CONTROL);
+        let wishes = Wishes::from_headers(&ask.headers);
         let may_refresh = self.given.may_refresh.get(ask.client.place()).is_some_and(|may| *may);
-        let found =
-            self.given.store.find(&ask.question.key, |name| rules.forwarding.sent(&ask.headers, name));
-        let (fallback, why) = match found {
+        let honoured = may_refresh && rules.policy.honour_request_directives;
+        let now = ask.at;
+        let sent = |name: &HeaderName| rules.forwarding.sent(&ask.headers, name);
+        let (fallback, why) = match self.given.store.find(&ask.question.key, sent) {
             Found::Nothing => (None, Why::UriMiss),
             Found::OtherVariant => (None, Why::VaryMiss),
             // Who is somebody to the upstream is not given what only the operator's word shares.
@@ -97,87 +98,163 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
                 (None, Why::VaryMiss)
             }
             Found::Entry(entry) => {
-                let now = ask.at;
-                let mut policy = &rules.policy;
-                let obeying;
-                if policy.honour_request_directives && !may_refresh {
-                    obeying = Policy { honour_request_directives: false, ..policy.clone() };
-                    policy = &obeying;
-                }
-                match reuse::decide(policy, &entry, Some(&said), now) {
-                    Verdict::Fresh { left } => return Ok(hit(entry, now, seconds(left), None)),
+                match reuse::decide(&rules.policy, &entry, &wishes.directives, honoured, now) {
+                    Verdict::Fresh { left } => {
+                        return Ok(self.fitted(hit(entry, now, seconds(left), None), &ask.method, &wishes));
+                    }
+                    Verdict::Accepted { over } => {
+                        return Ok(self.fitted(
+                            hit(entry, now, seconds_over(over), None),
+                            &ask.method,
+                            &wishes,
+                        ));
+                    }
                     Verdict::FreshenMeanwhile { over } => {
                         let reason = entry.failing(now).unwrap_or(Stale::Revalidating);
                         self.freshen(&ask, rules, &entry, now);
-                        return Ok(hit(entry, now, seconds_over(over), Some(reason)));
+                        let stale = hit(entry, now, seconds_over(over), Some(reason));
+                        return Ok(self.fitted(stale, &ask.method, &wishes));
                     }
                     Verdict::Fetch { over, if_error, if_unreachable } => {
                         // At the very end of its lifetime it is over by nothing, and stale nevertheless.
-                        let wished =
-                            policy.honour_request_directives && (said.no_cache || said.max_age.is_some());
+                        let wished = honoured && wishes.directives.wants_newer();
                         let why = if over.is_zero() && wished { Why::Request } else { Why::Stale };
                         (Some(Fallback { entry, looked: now, over, if_error, if_unreachable }), why)
                     }
                 }
             }
         };
+        if fallback.is_none()
+            && let Some(answer) = self.part_of(&ask, rules, &wishes, honoured)
+        {
+            return Ok(answer);
+        }
         // "only-if-cached … SHOULD respond with either a stored response or a 504" (RFC 9111 §5.2.1.7).
-        if said.only_if_cached {
+        if wishes.directives.only_if_cached {
             return Err(FaultKind::OnlyIfCached.into());
         }
-        let now = self.given.clock.now();
         if let Some(fallback) = &fallback
             && let Some(reason) = fallback.entry.failing(now)
             && let Some(answer) = fallback.answer(now, reason)
         {
-            return Ok(answer);
+            return Ok(self.fitted(answer, &ask.method, &wishes));
         }
-        let sharing = match (&ask.method, own_credentials(&ask, rules)) {
-            (&Method::HEAD, _) => Sharing::Alone { keep: false },
-            // "a cache MUST NOT store any part of either this request or any response to it" (RFC 9111 §5.2.1.5).
-            _ if said.no_store && may_refresh && rules.policy.honour_request_directives => {
-                Sharing::Alone { keep: false }
-            }
-            (_, true) => Sharing::Alone { keep: true },
-            _ => Sharing::Shared { held: fallback.as_ref().map(|fallback| fallback.entry.arrived) },
-        };
-        let fetched = self.forward(ask, rules, why, sharing).await;
-        match fallback {
+        let held = fallback.as_ref().map(|fallback| fallback.entry.clone());
+        let sharing = self.sharing(&ask, rules, &wishes, honoured, held.as_deref());
+        let method = ask.method.clone();
+        let fetched = self.forward(ask, rules, why, sharing, held).await;
+        let answer = match fallback {
             Some(fallback) => self.or_stale(fetched, &fallback),
             None => fetched,
-        }
+        };
+        answer.map(|answer| self.fitted(answer, &method, &wishes))
     }
 }
 
 impl<S: Stage<Fetch> + 'static> Cache<S> {
+    /// Whether a call may serve others too, and its answer be kept.
+    fn sharing(
+        &self,
+        ask: &Ask,
+        rules: &CacheRules,
+        wishes: &Wishes,
+        honoured: bool,
+        held: Option<&Entry>,
+    ) -> Sharing {
+        // "A cache MUST NOT store any part of either this request or any response to it" (RFC 9111 §5.2.1.5).
+        if honoured && wishes.directives.no_store {
+            return Sharing::Alone { keep: false };
+        }
+        let a_part = held.is_none() && wishes.conditions.contains_key(header::RANGE);
+        match ask.method {
+            // Kept is only what a HEAD says of a response that is held already (RFC 9111 §4.3.5).
+            Method::HEAD => Sharing::Alone { keep: held.is_some() },
+            _ if a_part || own_credentials(ask, rules) || self.given.store.is_unshared(&ask.question.key) => {
+                Sharing::Alone { keep: true }
+            }
+            _ => Sharing::Shared { held: held.map(|entry| entry.arrived) },
+        }
+    }
+
     async fn forward(
         &self,
         ask: Ask,
         rules: &CacheRules,
         why: Why,
         sharing: Sharing,
+        held: Option<Arc<Entry>>,
     ) -> Result<Answer, Fault> {
+        let Ask { client, route, method, question, headers, body, deadline, hurried, interim, .. } = ask;
+        let headers = asking(rules, &headers, &method, &sharing, held.as_deref());
+        let fetch = Fetch {
+            client,
+            route,
+            method,
+            question,
+            headers,
+            body,
+            deadline,
+            hurried,
+            sharing,
+            validates: held,
+            interim,
+            why,
+        };
         // Boxed here, so that a hit does not carry the size of the whole way below.
-        Box::pin(self.below.call(fetch(ask, rules, why, sharing))).await
+        Box::pin(self.below.call(fetch)).await
+    }
+
+    /// What a client gets of an answer that everyone may have: its own conditions and ranges are answered here.
+    fn fitted(&self, answer: Answer, method: &Method, wishes: &Wishes) -> Answer {
+        if wishes.conditions.is_empty() {
+            return answer;
+        }
+        let Content::Held(entry, age) = &answer.content else { return answer };
+        match serving::shape(&wishes.conditions, method, entry, self.given.clock.wall()) {
+            Some(shaped) => Answer { content: cut(entry, *age, answer.cache, shaped), ..answer },
+            None => answer,
+        }
+    }
+
+    /// A range that lies within a stored part (RFC 9111 §3.3).
+    fn part_of(&self, ask: &Ask, rules: &CacheRules, wishes: &Wishes, honoured: bool) -> Option<Answer> {
+        let range = wishes.conditions.get(header::RANGE).filter(|_| ask.method == Method::GET)?;
+        let sent = |name: &HeaderName| rules.forwarding.sent(&ask.headers, name);
+        let (entry, within) = self.given.store.find_part(&ask.question.key, range.as_bytes(), sent)?;
+        let (now, wall) = (self.given.clock.now(), self.given.clock.wall());
+        let Verdict::Fresh { left } = reuse::decide(&rules.policy, &entry, &wishes.directives, honoured, now)
+        else {
+            return None;
+        };
+        let others = validators::CONDITIONS.iter().any(|name| wishes.conditions.contains_key(name));
+        if others || !validators::allows_range(&wishes.conditions, &entry, wall) {
+            return None;
+        }
+        let cache = CacheStatus::Hit { ttl: seconds(left), stale: None };
+        let content = cut(&entry, entry.age(now), cache, ranges::of_part(&entry, &within));
+        Some(Answer { content, cache, timing: Timing::default() })
     }
 
     /// Fetches a newer answer that nobody waits for.
-    fn freshen(&self, ask: &Ask, rules: &CacheRules, entry: &Entry, now: Moment) {
+    fn freshen(&self, ask: &Ask, rules: &CacheRules, entry: &Arc<Entry>, now: Moment) {
         if !entry.claim_refresh(now, now + rules.patience) {
             return;
         }
         let question = ask.question.clone();
         let key = question.key.clone();
+        let sharing = Sharing::Shared { held: Some(entry.arrived) };
         let refresh = Fetch {
             client: ask.client,
             route: ask.route,
             method: Method::GET,
             question,
-            headers: rules.forwarding.of(&ask.headers),
+            headers: asking(rules, &ask.headers, &Method::GET, &sharing, Some(entry)),
             body: crate::model::Body::Empty,
             deadline: now + rules.patience,
             hurried: false,
-            sharing: Sharing::Shared { held: Some(entry.arrived) },
+            sharing,
+            validates: Some(entry.clone()),
+            interim: None,
             why: Why::Stale,
         };
         let (below, clock, store) = (self.below.clone(), self.given.clock.clone(), self.given.store.clone());
@@ -186,7 +263,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
             let fetched = Box::pin(below.call(refresh)).await;
             if let Some(reason) = failure(&fetched)
                 && speaks_for_others(&fetched)
-                && let Found::Entry(entry) = store.find(&key, |name| forwarded.get(name))
+                && let Found::Entry(entry) = store.find(&key, |name| vary::combined(&forwarded, name))
             {
                 entry.refresh_failed(reason, clock.now() + FAILURE_SPEAKS_FOR);
             }
@@ -225,10 +302,13 @@ fn failure(fetched: &Result<Answer, Fault>) -> Option<Stale> {
             _ => None,
         },
         Err(fault) => match fault.kind {
-            FaultKind::UpstreamUnreachable | FaultKind::UpstreamTimeout | FaultKind::ClientTimeout => {
-                Some(Stale::Unreachable)
-            }
-            FaultKind::UpstreamBroken | FaultKind::Internal => Some(Stale::UpstreamError),
+            // "A cache MUST NOT generate a stale response unless it is disconnected or doing so is explicitly permitted"
+            // (RFC 9111 §4.2.4): a connection that closed without a whole answer is disconnected too.
+            FaultKind::UpstreamUnreachable
+            | FaultKind::UpstreamTimeout
+            | FaultKind::ClientTimeout
+            | FaultKind::UpstreamBroken => Some(Stale::Unreachable),
+            FaultKind::Internal => Some(Stale::UpstreamError),
             FaultKind::BreakerOpen => Some(Stale::Breaker),
             // A limit of the gate's own is told as a quota too: what matters is that nobody was asked.
             FaultKind::QuotaExceeded
@@ -246,11 +326,34 @@ fn speaks_for_others(fetched: &Result<Answer, Fault>) -> bool {
     !matches!(fetched, Err(fault) if matches!(fault.kind, FaultKind::ClientTimeout | FaultKind::BudgetSpent))
 }
 
-fn fetch(ask: Ask, rules: &CacheRules, why: Why, sharing: Sharing) -> Fetch {
-    let Ask { client, route, method, question, headers, body, deadline, hurried, .. } = ask;
-    let forwarding = &rules.forwarding;
-    let headers = if method.is_safe() { forwarding.of(&headers) } else { forwarding.of_unsafe(&headers) };
-    Fetch { client, route, method, question, headers, body, deadline, hurried, sharing, why }
+/// The fields of a call. One that serves everyone asks for the whole, on nobody's conditions but the gate's own.
+fn asking(
+    rules: &CacheRules,
+    headers: &HeaderMap,
+    method: &Method,
+    sharing: &Sharing,
+    held: Option<&Entry>,
+) -> HeaderMap {
+    if !method.is_safe() {
+        return rules.forwarding.of_unsafe(headers);
+    }
+    let mut headers = rules.forwarding.of(headers);
+    if held.is_some() || matches!(sharing, Sharing::Shared { .. }) {
+        serving::without_conditions(&mut headers);
+    }
+    if let Some(held) = held.filter(|_| *method == Method::GET) {
+        validators::ask_whether_changed(&mut headers, held);
+    }
+    headers
+}
+
+/// An answer made of an entry for one client.
+fn cut(entry: &Entry, age: Duration, cache: CacheStatus, shaped: Shaped) -> Content {
+    let (status, mut headers, body) = shaped;
+    if matches!(cache, CacheStatus::Hit { .. }) || age >= Duration::from_secs(1) {
+        headers.insert(header::AGE, age.as_secs().into());
+    }
+    Content::Passed(Passed { status, headers, body: body.into(), arrived: entry.arrived })
 }
 
 fn own_credentials(ask: &Ask, rules: &CacheRules) -> bool {
@@ -264,25 +367,6 @@ fn own_credentials(ask: &Ask, rules: &CacheRules) -> bool {
 fn is_shared_by_upstream(entry: &Entry) -> bool {
     let facts = &entry.facts;
     facts.lifetime.is_some_and(|lifetime| !lifetime.is_zero()) && !facts.private && !facts.no_cache
-}
-
-/// Several lines of a field are one list (RFC 9110 §5.3), so that comparing the one line compares them all.
-fn one_line_each(headers: &mut HeaderMap) {
-    if headers.len() == headers.keys_len() {
-        return;
-    }
-    let names: Vec<HeaderName> = headers.keys().cloned().collect();
-    for name in names {
-        let lines: Vec<&[u8]> = headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
-        if lines.len() < 2 {
-            continue;
-        }
-        // "if there are multiple Cookie header fields … concatenated using … `; `" (RFC 9113 §8.2.3).
-        let comma: &[u8] = if name == header::COOKIE { b"; " } else { b", " };
-        if let Ok(line) = HeaderValue::from_bytes(&lines.join(comma)) {
-            headers.insert(name, line);
-        }
-    }
 }
 
 fn hit(entry: Arc<Entry>, now: Moment, ttl: i64, stale: Option<Stale>) -> Answer {

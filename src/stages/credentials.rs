@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::StatusCode;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tower_layer::Layer;
 
 use super::Stage;
 use crate::model::exchange::{Answer, Call, Content, Granted, Signed};
 use crate::model::fault::Called;
-use crate::model::{Fault, FaultKind, Secret};
+use crate::model::interim::TakesInterim;
+use crate::model::{Fault, FaultKind, Interim, Secret};
 use crate::rules::headers::remove_echoes;
 use crate::state::quota::Grant;
 
@@ -89,6 +90,9 @@ impl<S: Stage<Signed<Grant>>> Stage<Granted<Grant>> for Sign<S> {
             return self.inner.call(sign(call, grant, &Credentials::default())?).await;
         };
         let credentials = vault.held.load_full();
+        let mut call = call;
+        call.interim =
+            call.interim.map(|to| Interim::to(Arc::new(Clean { to, credentials: credentials.clone() })));
         let mut answer = self.inner.call(sign(call, grant, &credentials)?).await?;
         if let Content::Passed(passed) = &mut answer.content {
             if passed.status == StatusCode::UNAUTHORIZED {
@@ -98,7 +102,10 @@ impl<S: Stage<Signed<Grant>>> Stage<Granted<Grant>> for Sign<S> {
                 let fault = Fault::new(FaultKind::UpstreamRefusedCredentials).called(Called::Yes);
                 return Err(if renewed { fault.resendable() } else { fault });
             }
-            account.accepted();
+            // An upstream that fails has not looked at them.
+            if !passed.status.is_server_error() {
+                account.accepted();
+            }
             let secrets: Vec<&[u8]> = credentials.secrets.iter().map(Secret::expose).collect();
             remove_echoes(&mut passed.headers, &secrets);
         }
@@ -106,8 +113,28 @@ impl<S: Stage<Signed<Grant>>> Stage<Granted<Grant>> for Sign<S> {
     }
 }
 
+/// Removes credentials that an interim response echoes.
+#[derive(Debug)]
+struct Clean {
+    to: Interim,
+    credentials: Arc<Credentials>,
+}
+
+impl TakesInterim for Clean {
+    fn take(&self, _: u64, status: StatusCode, headers: &HeaderMap) {
+        let mut headers = headers.clone();
+        let secrets: Vec<&[u8]> = self.credentials.secrets.iter().map(Secret::expose).collect();
+        remove_echoes(&mut headers, &secrets);
+        self.to.take(status, &headers);
+    }
+
+    fn current(&self) -> u64 {
+        0
+    }
+}
+
 fn sign(call: Call, grant: Grant, credentials: &Credentials) -> Result<Signed<Grant>, Fault> {
-    let Call { route, method, question, mut headers, body, why, .. } = call;
+    let Call { route, method, question, mut headers, body, interim, why, .. } = call;
     for (name, secret) in &credentials.headers {
         // Configuration refuses a secret that is no header value, so this is a mistake of ours if it happens.
         let mut value = HeaderValue::from_bytes(secret.expose()).map_err(|_| FaultKind::Internal)?;
@@ -120,5 +147,5 @@ fn sign(call: Call, grant: Grant, credentials: &Credentials) -> Result<Signed<Gr
         target.push(if target.contains('?') { '&' } else { '?' });
         target.push_str(query);
     }
-    Ok(Signed { method, target: Secret::new(target.into_bytes()), headers, body, route, why, grant })
+    Ok(Signed { method, target: Secret::new(target.into_bytes()), headers, body, route, interim, why, grant })
 }

@@ -14,13 +14,15 @@ use tokio::sync::{oneshot, watch};
 use tower_layer::Layer;
 
 use super::Stage;
-use crate::model::cache_status::CacheStatus;
+use crate::model::cache_status::{CacheStatus, Why};
 use crate::model::entry::Entry;
 use crate::model::exchange::{Answer, Call, ClientId, Content, Fetch, Sharing, Timing};
 use crate::model::fault::Called;
 use crate::model::key::{BuildKeyHasher, Key};
-use crate::model::{Fault, FaultKind, Moment};
+use crate::model::{Fault, FaultKind, Interim, Moment};
+use crate::rules::vary;
 use crate::state::clock::Clock;
+use crate::state::relay::Relay;
 use crate::state::store::{Found, Store};
 use crate::state::tasks::Tasks;
 
@@ -107,6 +109,8 @@ struct Waiting {
     client: (usize, ClientId),
     /// Counts who waits.
     aboard: Arc<()>,
+    /// Tells them what is said before the answer.
+    relay: Arc<Relay>,
 }
 
 /// How a flight ended.
@@ -143,7 +147,7 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
         let began = self.given.clock.now();
         for _ in 0..MOST_FLIGHTS {
             let (mut waiting, own) = match self.join(&fetch, held)? {
-                Joined::Landed(entry) => return Ok(self.collapsed(entry, began)),
+                Joined::Landed(entry) => return Ok(self.collapsed(entry, began, fetch.why)),
                 Joined::Pilot(waiting, own) => (waiting, Some(own)),
                 Joined::Passenger(waiting) => (waiting, None),
             };
@@ -160,7 +164,7 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
             match landing {
                 Some(Landing::Shared(entry, age, cache, timing)) if selects(&entry, &fetch.headers) => {
                     if passenger {
-                        return Ok(self.collapsed(entry, began));
+                        return Ok(self.collapsed(entry, began, fetch.why));
                     }
                     return Ok(Answer { content: Content::Held(entry, age), cache, timing });
                 }
@@ -199,30 +203,42 @@ impl<S: Stage<Call> + 'static> Flight<S> {
             {
                 return Err(overloaded());
             }
-            hash_map::Entry::Occupied(waiting) => return Ok(Joined::Passenger(waiting.get().clone())),
+            hash_map::Entry::Occupied(waiting) => {
+                board(&waiting.get().relay, fetch);
+                return Ok(Joined::Passenger(waiting.get().clone()));
+            }
             hash_map::Entry::Vacant(vacant) => vacant,
         };
         // A flight stores before it leaves the table, so whoever finds the table empty may find its answer here.
-        if let Found::Entry(entry) = self.given.store.find(key, |name| fetch.headers.get(name))
+        if let Found::Entry(entry) = self.given.store.find(key, |name| vary::combined(&fetch.headers, name))
             && held.is_none_or(|held| entry.arrived > held)
         {
             return Ok(Joined::Landed(entry));
         }
         let (land, landing) = watch::channel(None);
         let (give, own) = oneshot::channel();
+        let relay = Arc::<Relay>::default();
+        board(&relay, fetch);
         let waiting = Waiting {
             landing,
             deadline: fetch.deadline,
             client: (self.way, fetch.client),
             aboard: Arc::default(),
+            relay: relay.clone(),
         };
         vacant.insert(waiting.clone());
         drop(flights);
-        self.take_off(fetch, land, give);
+        self.take_off(fetch, relay, land, give);
         Ok(Joined::Pilot(waiting, own))
     }
 
-    fn take_off(&self, fetch: &Fetch, land: watch::Sender<Option<Landing>>, give: oneshot::Sender<Answer>) {
+    fn take_off(
+        &self,
+        fetch: &Fetch,
+        relay: Arc<Relay>,
+        land: watch::Sender<Option<Landing>>,
+        give: oneshot::Sender<Answer>,
+    ) {
         let call = Call {
             client: fetch.client,
             route: fetch.route,
@@ -232,11 +248,14 @@ impl<S: Stage<Call> + 'static> Flight<S> {
             body: crate::model::Body::Empty,
             deadline: fetch.deadline,
             keep: true,
+            validates: fetch.validates.clone(),
+            interim: Some(Interim::to(relay)),
             why: fetch.why,
         };
         self.aloft.active.inc();
         let entered = Entered { aloft: self.aloft.clone(), key: fetch.question.key.clone() };
         let inner = self.inner.clone();
+        let (store, key) = (self.given.store.clone(), fetch.question.key.clone());
         self.given.tasks.spawn(async move {
             let result = Box::pin(inner.call(call)).await;
             let landing = match result {
@@ -245,6 +264,9 @@ impl<S: Stage<Call> + 'static> Flight<S> {
                     Landing::Shared(entry, age, cache, timing)
                 }
                 Ok(answer) => {
+                    if !matches!(answer.cache, CacheStatus::Forwarded { stored: true, .. }) {
+                        store.remember_unshared(&key);
+                    }
                     // If its client has left, the answer is dropped here, and its connection with it.
                     let _ = give.send(answer);
                     Landing::Unshared
@@ -257,15 +279,11 @@ impl<S: Stage<Call> + 'static> Flight<S> {
     }
 
     /// The answer for a client that waited for somebody else's call.
-    fn collapsed(&self, entry: Arc<Entry>, began: Moment) -> Answer {
+    fn collapsed(&self, entry: Arc<Entry>, began: Moment, why: Why) -> Answer {
         let now = self.given.clock.now();
         let age = entry.age(now);
-        let cache = CacheStatus::Forwarded {
-            why: crate::model::cache_status::Why::UriMiss,
-            status: entry.status.as_u16(),
-            stored: false,
-            collapsed: true,
-        };
+        let cache =
+            CacheStatus::Forwarded { why, status: entry.status.as_u16(), stored: false, collapsed: true };
         Answer {
             content: Content::Held(entry, age),
             cache,
@@ -317,12 +335,18 @@ impl Drop for Waits<'_> {
     }
 }
 
+fn board(relay: &Relay, fetch: &Fetch) {
+    if let Some(client) = &fetch.interim {
+        relay.board(client);
+    }
+}
+
 fn overloaded() -> Fault {
     Fault::new(FaultKind::Overloaded).retry_after(Duration::from_secs(1))
 }
 
 fn selects(entry: &Entry, sent: &HeaderMap) -> bool {
-    entry.is_selected_by(|name| sent.get(name))
+    vary::selects(entry, |name| vary::combined(sent, name))
 }
 
 /// The client's patience ended, its own or its route's; its flight goes on for the others.

@@ -7,19 +7,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Method;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, StatusCode};
 use http_body::Body as _;
 use tower_layer::Layer;
 
 use super::Stage;
 use crate::model::body::{Body, BodyError};
 use crate::model::cache_status::CacheStatus;
-use crate::model::entry::{Entry, Facts};
-use crate::model::exchange::{Answer, Call, Content, Passed};
+use crate::model::entry::Entry;
+use crate::model::exchange::{Answer, Call, Content, Passed, Question, RouteId};
 use crate::model::fault::Called;
-use crate::model::{Fault, FaultKind, Fields, Key};
-use crate::rules::reuse::{self, Admission, Policy};
+use crate::model::{Fault, FaultKind, Fields, Moment};
+use crate::rules::addresses::{self, Addresses};
+use crate::rules::reuse::{self, Admission, Exchange, Kept, Policy};
+use crate::rules::{groups, ranges, targeted, validators, vary};
 use crate::state::clock::Clock;
 use crate::state::store::{Found, Store};
 
@@ -36,6 +38,8 @@ pub struct KeepLayer {
     pub max_entry_bytes: usize,
     /// What all bodies that are being collected may take.
     pub arriving: Arriving,
+    /// Which keys an unsafe request concerns.
+    pub addresses: Arc<Addresses>,
 }
 
 /// Bytes of bodies that are being collected, under one limit. Clones share it.
@@ -60,66 +64,246 @@ impl<S> Layer<S> for KeepLayer {
     }
 }
 
+/// What an answer is judged by: what was asked, and when.
+struct Asked {
+    route: RouteId,
+    method: Method,
+    question: Arc<Question>,
+    sent: HeaderMap,
+    began: Moment,
+}
+
 impl<S: Stage<Call>> Stage<Call> for Keep<S> {
     async fn call(&self, call: Call) -> Result<Answer, Fault> {
-        if !call.keep {
+        let writes = addresses::is_unsafe(&call.method);
+        let Some(policy) = self.given.policies.get(call.route.place()).filter(|_| call.keep || writes) else {
             return self.inner.call(call).await;
-        }
-        let (route, question, sent) = (call.route, call.question.clone(), call.headers.clone());
-        let mut answer = self.inner.call(call).await?;
-        let (Content::Passed(passed), Some(policy)) =
-            (&mut answer.content, self.given.policies.get(route.place()))
-        else {
-            return Ok(answer);
         };
-        let wall = self.given.clock.wall();
-        let admission = reuse::admit(policy, (&Method::GET, &sent), (passed.status, &passed.headers), wall);
-        let (facts, initial_age, selectors, kept) = match admission {
-            Admission::Keep { facts, initial_age, selectors } => {
-                let kept =
-                    !(passed.status.is_server_error() && self.holds_better(policy, &question.key, &sent));
-                (facts, initial_age, selectors, kept)
-            }
-            Admission::Share => (Facts::default(), Duration::ZERO, Box::default(), false),
-            Admission::Refuse(_) => return Ok(answer),
+        let mut asked = Asked {
+            route: call.route,
+            method: call.method.clone(),
+            question: call.question.clone(),
+            sent: call.headers.clone(),
+            began: self.given.clock.now(),
         };
-        let bytes =
-            match collect(std::mem::take(&mut passed.body), self.given.max_entry_bytes, &self.given.arriving)
-                .await
-            {
-                Ok(Collected::Whole(bytes)) => bytes,
-                Ok(Collected::Larger(body)) => {
-                    passed.body = body;
-                    return Ok(answer);
+        let held = call.validates.clone();
+        let answer = self.inner.call(call).await?;
+        match (answer.status(), held) {
+            (status, _) if writes => {
+                // "A cache MUST invalidate the target URI … when it receives a non-error status code in response to an
+                // unsafe request method", non-error being 2xx and 3xx (RFC 9111 §4.4).
+                if status.is_success() || status.is_redirection() {
+                    self.invalidate(&asked, &answer);
+                    asked.began = self.given.clock.now();
                 }
-                Err(error) => return Err(broken(error)),
-            };
-        let Passed { status, headers, arrived, .. } = passed;
-        // What belongs to one delivery is made anew for each; the body's length is known by the body.
-        headers.remove(header::AGE);
-        headers.remove(header::CONTENT_LENGTH);
-        // Under the operator's `ttl` every client of the account shares the answer; a cookie is about one.
-        if policy.ttl.is_some() {
-            headers.remove(header::SET_COOKIE);
+                self.keep(policy, &asked, answer).await
+            }
+            (StatusCode::NOT_MODIFIED, Some(held)) => Ok(self.freshen(policy, &asked, &held, answer)),
+            (_, Some(held)) if asked.method == Method::HEAD => {
+                Ok(self.learn_from_head(policy, &asked, &held, answer))
+            }
+            _ => self.keep(policy, &asked, answer).await,
         }
-        let parts = (*status, Fields::from_map(headers), bytes);
-        let entry = Arc::new(Entry::new(parts, *arrived, initial_age, facts, selectors));
-        if kept {
-            self.given.store.insert(&question.key, &entry);
-        }
-        if let CacheStatus::Forwarded { stored, .. } = &mut answer.cache {
-            *stored = kept;
-        }
-        answer.content = Content::Held(entry, initial_age);
-        Ok(answer)
     }
 }
 
 impl<S> Keep<S> {
+    /// Collects what may be shared, and stores what may be kept.
+    async fn keep(&self, policy: &Policy, asked: &Asked, mut answer: Answer) -> Result<Answer, Fault> {
+        let delay = answer.timing.upstream.unwrap_or_default();
+        let Content::Passed(passed) = &mut answer.content else { return Ok(answer) };
+        let admission = reuse::admit(policy, self.exchange(asked, passed.status, &passed.headers, delay));
+        let kept = match admission {
+            Admission::Keep(kept) => Some(kept),
+            Admission::Share => None,
+            Admission::Refuse(_) => return Ok(answer),
+        };
+        let kept = kept.filter(|_| !(passed.status.is_server_error() && self.holds_better(policy, asked)));
+        let limits = (self.given.max_entry_bytes, &self.given.arriving);
+        let bytes = match collect(std::mem::take(&mut passed.body), limits.0, limits.1).await {
+            Ok(Collected::Whole(bytes)) => bytes,
+            Ok(Collected::Larger(body)) => {
+                passed.body = body;
+                return Ok(answer);
+            }
+            Err(error) => return Err(broken(error)),
+        };
+        let (is_kept, mut kept) = (kept.is_some(), kept.unwrap_or_default());
+        let without = std::mem::take(&mut kept.without);
+        let initial_age = kept.initial_age;
+        if !without.is_empty() {
+            // The first requester gets every field; nobody else gets these.
+            let mut fields = passed.headers.clone();
+            for name in &without {
+                fields.remove(name);
+            }
+            let entry =
+                self.entry(policy, asked, (passed.status, fields, bytes.clone()), passed.arrived, kept);
+            note(&mut answer.cache, self.store(asked, &Arc::new(entry)));
+            if let Content::Passed(passed) = &mut answer.content {
+                passed.body = Body::Full(bytes);
+            }
+            return Ok(answer);
+        }
+        let fields = std::mem::take(&mut passed.headers);
+        let entry = self.entry(policy, asked, (passed.status, fields, bytes), passed.arrived, kept);
+        let entry = Arc::new(entry);
+        let stored = is_kept && self.store(asked, &entry);
+        note(&mut answer.cache, stored);
+        answer.content = Content::Held(entry, initial_age);
+        Ok(answer)
+    }
+
+    /// "A 304 (Not Modified) response status code indicates that the stored response can be updated and reused" (RFC
+    /// 9111 §4.3.3).
+    fn freshen(&self, policy: &Policy, asked: &Asked, held: &Arc<Entry>, mut answer: Answer) -> Answer {
+        let delay = answer.timing.upstream.unwrap_or_default();
+        let Content::Passed(said) = &answer.content else { return answer };
+        let (entry, stored) = match self.updated(policy, asked, held, said, delay) {
+            Some(new) => {
+                let new = Arc::new(new);
+                let stored = self.store(asked, &new);
+                (new, stored)
+            }
+            None => (held.clone(), false),
+        };
+        note(&mut answer.cache, stored);
+        let age = entry.age(self.given.clock.now());
+        answer.content = Content::Held(entry, age);
+        answer
+    }
+
+    /// The cache "SHOULD update the stored response" by a HEAD's answer whose validators and length match it (RFC 9111
+    /// §4.3.5). Where they do not, what is held is not what is there.
+    fn learn_from_head(&self, policy: &Policy, asked: &Asked, held: &Arc<Entry>, answer: Answer) -> Answer {
+        match &answer.content {
+            Content::Passed(said) if said.status != held.status => answer,
+            Content::Passed(said) if !validators::is_of_same(held, &said.headers) => {
+                self.given.store.remove(&asked.question.key, self.given.clock.now());
+                answer
+            }
+            _ => self.freshen(policy, asked, held, answer),
+        }
+    }
+
+    /// `held` with the fields that were `said` of it; `None` where they are about another response, or say that it may
+    /// not be kept any longer.
+    fn updated(
+        &self,
+        policy: &Policy,
+        asked: &Asked,
+        held: &Entry,
+        said: &Passed,
+        delay: Duration,
+    ) -> Option<Entry> {
+        let mut fields = validators::freshened(held, &said.headers)?;
+        if !said.headers.contains_key(header::DATE) {
+            fields.remove(header::DATE);
+        }
+        let exchange = Exchange { method: &Method::GET, ..self.exchange(asked, held.status, &fields, delay) };
+        match reuse::admit(policy, exchange) {
+            Admission::Keep(kept) => {
+                for name in &kept.without {
+                    fields.remove(name);
+                }
+                let parts = (held.status, fields, held.body.clone());
+                Some(self.entry(policy, asked, parts, said.arrived, kept))
+            }
+            Admission::Share | Admission::Refuse(_) => {
+                self.given.store.remove(&asked.question.key, self.given.clock.now());
+                None
+            }
+        }
+    }
+
     /// Whether an answer is held that an error must not replace.
-    fn holds_better(&self, policy: &Policy, key: &Key, sent: &HeaderMap) -> bool {
-        let found = self.given.store.find(key, |name| sent.get(name));
+    fn holds_better(&self, policy: &Policy, asked: &Asked) -> bool {
+        let found = self.given.store.find(&asked.question.key, |name| vary::combined(&asked.sent, name));
         matches!(found, Found::Entry(held) if reuse::outlives_an_error(policy, &held, self.given.clock.now()))
+    }
+
+    fn exchange<'a>(
+        &self,
+        asked: &'a Asked,
+        status: StatusCode,
+        headers: &'a HeaderMap,
+        delay: Duration,
+    ) -> Exchange<'a> {
+        let location = headers.get(header::CONTENT_LOCATION).and_then(|value| value.to_str().ok());
+        let is_target =
+            |location| self.given.addresses.is_same(asked.route, &asked.question.target, location);
+        Exchange {
+            method: &asked.method,
+            sent: &asked.sent,
+            status,
+            headers,
+            is_of_target: asked.method == Method::POST && location.is_some_and(is_target),
+            delay,
+            wall: self.given.clock.wall(),
+        }
+    }
+
+    /// An entry of these parts. What belongs to one delivery is made anew for each; the body's length is known by the
+    /// body.
+    fn entry(
+        &self,
+        policy: &Policy,
+        asked: &Asked,
+        (status, mut fields, body): (StatusCode, HeaderMap, Bytes),
+        arrived: Moment,
+        kept: Kept,
+    ) -> Entry {
+        for name in [header::AGE, header::CONTENT_LENGTH, targeted::OWN] {
+            fields.remove(name);
+        }
+        // Under the operator's `ttl` every client of the account shares the answer; a cookie is about one.
+        if policy.ttl.is_some() {
+            fields.remove(header::SET_COOKIE);
+        }
+        // "A recipient with a clock that receives a response message without a Date header field MUST record the time it
+        // was received and append a corresponding Date" (RFC 9110 §6.6.1).
+        if !fields.contains_key(header::DATE)
+            && let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(self.given.clock.wall()))
+        {
+            fields.insert(header::DATE, date);
+        }
+        let asked_range = asked.sent.get(header::RANGE).filter(|_| status == StatusCode::PARTIAL_CONTENT);
+        let part = ranges::part(asked_range, &fields, body.len());
+        let groups = groups::of(&fields, self.given.addresses.origin(asked.route));
+        let parts = (status, Fields::from_map(&fields), body);
+        Entry::new(parts, arrived, kept.initial_age, kept.facts, kept.selectors)
+            .with_part(part)
+            .with_groups(groups)
+    }
+
+    /// Stores an entry, and where it is a part, what it makes together with the others; whether it was stored.
+    fn store(&self, asked: &Asked, entry: &Arc<Entry>) -> bool {
+        let key = &asked.question.key;
+        if entry.part.is_some() {
+            let parts = self.given.store.parts(key);
+            let made = parts.iter().filter(|held| held.selectors == entry.selectors);
+            for larger in made.filter_map(|held| ranges::combined(held, entry)) {
+                self.given.store.insert(key, &Arc::new(larger), asked.began);
+            }
+        }
+        self.given.store.insert(key, entry, asked.began)
+    }
+
+    fn invalidate(&self, asked: &Asked, answer: &Answer) {
+        let Content::Passed(said) = &answer.content else { return };
+        let (given, now) = (&self.given, self.given.clock.now());
+        for key in given.addresses.invalidated(asked.route, &asked.question.target, &said.headers) {
+            given.store.remove(&key, now);
+        }
+        for group in groups::invalidated(&said.headers, given.addresses.origin(asked.route)) {
+            given.store.remove_group(&group, now);
+        }
+    }
+}
+
+fn note(cache: &mut CacheStatus, kept: bool) {
+    if let CacheStatus::Forwarded { stored, .. } = cache {
+        *stored = kept;
     }
 }
 

@@ -9,6 +9,7 @@ use tower_layer::Layer;
 
 use super::Stage;
 use crate::model::exchange::{Answer, Call, Granted};
+use crate::model::fault::Called;
 use crate::model::{Fault, FaultKind};
 use crate::rules::window::WindowRule;
 use crate::state::clock::Clock;
@@ -91,6 +92,27 @@ impl Drop for Begun<'_> {
     }
 }
 
+/// A call that its client's budget counts; given back if it was never sent.
+struct Counted<'a> {
+    budget: Option<&'a Budget>,
+    sent: bool,
+}
+
+impl<'a> Counted<'a> {
+    fn spend(budget: Option<&'a Budget>) -> Result<Self, (Duration, WindowRule)> {
+        budget.map_or(Ok(()), Budget::spend)?;
+        Ok(Self { budget, sent: true })
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        if let Some(budget) = self.budget {
+            budget.settle(self.sent);
+        }
+    }
+}
+
 impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
     async fn call(&self, call: Call) -> Result<Answer, Fault> {
         let Some(purse) = self.given.purses.get(call.route.place()) else {
@@ -98,14 +120,18 @@ impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
         };
         let budget = self.given.budgets.get(call.client.place()).and_then(Option::as_ref);
         let began = self.given.clock.now();
-        let grant =
-            purse.account.acquire(call.deadline.before(LAST_MOMENT)).await.map_err(|refused| fault(refused, &purse.name))?;
+        let grant = purse
+            .account
+            .acquire(call.deadline.before(LAST_MOMENT))
+            .await
+            .map_err(|refused| fault(refused, &purse.name))?;
         let waited = self.given.clock.now().since(began);
         // After the grant: what is not sent is not counted. An unused grant gives its place back.
-        budget.map_or(Ok(()), |budget| budget.spend()).map_err(over_budget)?;
+        let mut counted = Counted::spend(budget.map(Arc::as_ref)).map_err(over_budget)?;
         let mut begun = Begun(Some(&purse.meters));
         let mut result = self.inner.call(Granted { call, grant }).await;
         begun.0 = None;
+        counted.sent = !matches!(&result, Err(fault) if fault.called == Called::No);
         purse.meters.count(outcome(&result));
         if let Ok(answer) = &mut result {
             answer.timing.wait += waited;

@@ -185,7 +185,7 @@ impl Decide<Routed> for Understand {
         let Some(lens) = self.lenses.get(route.place()) else {
             return Next::refuse(FaultKind::NoSuchRoute);
         };
-        let Arrival { method, uri, headers, body, peer, at, notes, .. } = *arrival;
+        let Arrival { method, uri, headers, body, peer, at, notes, interim, .. } = *arrival;
         let strict = self.strict.get(client.place()).is_some_and(|strict| *strict);
         let question = match self.question(lens, (route, &uri), strict || prefers_strict(&headers)) {
             Ok(question) => question,
@@ -198,7 +198,7 @@ impl Decide<Routed> for Understand {
         }
         let stated = stated_timeout(&headers).filter(|stated| *stated < lens.timeout);
         let (deadline, hurried) = (at + stated.unwrap_or(lens.timeout), stated.is_some());
-        Next::On(Ask { client, route, method, question, headers, body, at, deadline, hurried, peer })
+        Next::On(Ask { client, route, method, question, headers, body, at, deadline, hurried, peer, interim })
     }
 }
 

@@ -76,7 +76,7 @@ pub struct AddressLimit {
     crowded: AtomicBool,
 }
 
-/// The most addresses remembered at once, give or take [`LOOK_EVERY`].
+/// The most addresses remembered at once, give or take `LOOK_EVERY`.
 pub const MOST_ADDRESSES: usize = 100_000;
 /// How often quiet addresses are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -143,7 +143,7 @@ impl Budget {
         Self { window: Mutex::new(Window::new(rule)), clock: clock.clone() }
     }
 
-    /// Counts one call.
+    /// Counts one call, which [`Budget::settle`] must follow.
     ///
     /// # Errors
     /// How long until the next one would pass, and the rule.
@@ -154,8 +154,13 @@ impl Budget {
             return Err((window.next_free(now, 0).since(now), window.rule()));
         }
         window.begin();
-        window.end(now);
         Ok(())
+    }
+
+    /// The call that was counted has ended; it counts from now on for one period, unless it was never `sent`.
+    pub fn settle(&self, sent: bool) {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if sent { window.end(self.clock.now()) } else { window.give_back() }
     }
 }
 

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod limits;
 pub mod metrics;
 pub mod quota;
+pub mod relay;
 pub mod remembered;
 pub mod store;
 pub mod tasks;

@@ -1,14 +1,21 @@
 //! What the gate remembers: entries by key, bounded in bytes by moka. moka decides what is forgotten when memory runs
 //! out, and nothing else: freshness is decided by `rules::reuse` whenever an entry is looked at.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use http::header::{HeaderName, HeaderValue};
+use bytes::Bytes;
+use http::header::HeaderName;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 
 use crate::model::entry::Entry;
 use crate::model::key::{BuildKeyHasher, Key};
+use crate::model::moment::Moment;
+use crate::rules::ranges::{self, Within};
+use crate::rules::vary;
 
 /// The most variants of one answer (RFC 9111 §4.1) that are kept; the oldest goes.
 const MOST_VARIANTS: usize = 8;
@@ -16,10 +23,24 @@ const MOST_VARIANTS: usize = 8;
 /// beside the bodies is within 1 % of what is accounted for with it (64 B and 1 KiB bodies, six fields).
 const OVERHEAD: usize = 560;
 
+/// How long it is remembered that a key's answers are nobody else's, and what was erased: longer than any call.
+const REMEMBERED: Duration = Duration::from_secs(10 * 60);
+/// For how long nobody waits for somebody else's call whose answer would not be shared.
+const UNSHARED_FOR: Duration = Duration::from_secs(60);
+/// The most keys of which such things are remembered.
+const MOST_REMEMBERED: u64 = 100_000;
+
 /// The entries. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Store {
     cache: Cache<Key, Variants, BuildKeyHasher>,
+    /// Keys whose answers are nobody else's.
+    unshared: Cache<Key, (), BuildKeyHasher>,
+    /// What was erased, and when: a call begun before must not bring it back.
+    erased: Cache<Key, Moment, BuildKeyHasher>,
+    erased_groups: Cache<Bytes, Moment>,
+    /// When everything was.
+    cleared: Arc<AtomicU64>,
 }
 
 /// Every variant kept under one key, the newest first.
@@ -43,38 +64,105 @@ impl Store {
             .max_capacity(max_bytes)
             .weigher(|key: &Key, variants: &Variants| weight(key, variants))
             .build_with_hasher(BuildKeyHasher::default());
-        Self { cache }
+        Self {
+            cache,
+            unshared: Cache::builder()
+                .max_capacity(MOST_REMEMBERED)
+                .time_to_live(UNSHARED_FOR)
+                .build_with_hasher(BuildKeyHasher::default()),
+            erased: Cache::builder()
+                .max_capacity(MOST_REMEMBERED)
+                .time_to_live(REMEMBERED)
+                .build_with_hasher(BuildKeyHasher::default()),
+            erased_groups: Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(REMEMBERED).build(),
+            cleared: Arc::default(),
+        }
     }
 
     /// Looks for an answer to `key` that a request selects which sends upstream what `sent` says of a field.
-    pub fn find<'a>(&self, key: &Key, sent: impl Fn(&HeaderName) -> Option<&'a HeaderValue>) -> Found {
+    pub fn find<'a>(&self, key: &Key, sent: impl Fn(&HeaderName) -> Option<Cow<'a, [u8]>>) -> Found {
         match self.cache.get(key) {
             None => Found::Nothing,
             Some(variants) => variants
                 .iter()
-                .find(|entry| entry.is_selected_by(&sent))
-                .map_or(Found::OtherVariant, |entry| Found::Entry(entry.clone())),
+                .find(|entry| entry.part.is_none() && vary::selects(entry, &sent))
+                .map_or_else(|| nothing(&variants), |entry| Found::Entry(entry.clone())),
         }
     }
 
-    /// Keeps `entry` under `key`, in place of the variant it replaces.
-    pub fn insert(&self, key: &Key, entry: &Arc<Entry>) {
+    /// Looks for a part that answers a request for `range`, all else being as in [`Store::find`].
+    pub fn find_part<'a>(
+        &self,
+        key: &Key,
+        range: &[u8],
+        sent: impl Fn(&HeaderName) -> Option<Cow<'a, [u8]>>,
+    ) -> Option<(Arc<Entry>, Within)> {
+        let variants = self.cache.get(key)?;
+        let mut parts = variants.iter().filter(|entry| entry.part.is_some() && vary::selects(entry, &sent));
+        parts.find_map(|entry| Some((entry.clone(), ranges::within(entry, range)?)))
+    }
+
+    /// Every part kept under `key`.
+    pub fn parts(&self, key: &Key) -> Vec<Arc<Entry>> {
+        let variants = self.cache.get(key);
+        let parts = variants.iter().flat_map(|variants| variants.iter()).filter(|entry| entry.part.is_some());
+        parts.cloned().collect()
+    }
+
+    /// Keeps `entry` under `key`, in place of the variant it replaces, unless that was erased after the call that
+    /// brought it had begun. Whether it is kept.
+    pub fn insert(&self, key: &Key, entry: &Arc<Entry>, began: Moment) -> bool {
+        if self.is_erased(key, entry, began) {
+            return false;
+        }
+        self.unshared.invalidate(key);
         self.cache.entry(key.clone()).and_upsert_with(|held| {
             let held = held.map(moka::Entry::into_value);
             let others = held.iter().flat_map(|variants| variants.iter());
-            let others = others.filter(|held| held.selectors != entry.selectors).take(MOST_VARIANTS - 1);
+            let others = others.filter(|held| !replaces(entry, held)).take(MOST_VARIANTS - 1);
             std::iter::once(entry.clone()).chain(others.cloned()).collect()
         });
+        true
     }
 
-    /// Forgets everything kept under `key`; whether there was anything.
-    pub fn remove(&self, key: &Key) -> bool {
-        let removed = self.cache.entry(key.clone()).and_compute_with(|_| Op::Remove);
-        matches!(removed, moka::ops::compute::CompResult::Removed(_))
+    /// Forgets everything kept under `key`, at `now`; how many entries that were.
+    pub fn remove(&self, key: &Key, now: Moment) -> usize {
+        self.erased.insert(key.clone(), now);
+        self.unshared.invalidate(key);
+        match self.cache.entry(key.clone()).and_compute_with(|_| Op::Remove) {
+            moka::ops::compute::CompResult::Removed(held) => held.value().len(),
+            _ => 0,
+        }
     }
 
-    /// Forgets everything.
-    pub fn clear(&self) {
+    /// Forgets every entry that belongs to `group`, at `now`; how many that were. Looks at every entry there is.
+    pub fn remove_group(&self, group: &Bytes, now: Moment) -> usize {
+        self.erased_groups.insert(group.clone(), now);
+        let belongs = |entry: &Arc<Entry>| entry.groups.contains(group);
+        let keys = self.cache.iter().filter(|(_, variants)| variants.iter().any(belongs));
+        let keys: Vec<_> = keys.map(|(key, _)| Key::clone(&key)).collect();
+        keys.iter().map(|key| self.remove(key, now)).sum()
+    }
+
+    /// An answer to `key` was nobody else's: for a while, nobody waits for another's.
+    pub fn remember_unshared(&self, key: &Key) {
+        self.unshared.insert(key.clone(), ());
+    }
+
+    /// Whether an answer to `key` was nobody else's lately.
+    pub fn is_unshared(&self, key: &Key) -> bool {
+        self.unshared.contains_key(key)
+    }
+
+    fn is_erased(&self, key: &Key, entry: &Entry, began: Moment) -> bool {
+        self.cleared.load(Ordering::Relaxed) > began.as_nanos()
+            || self.erased.get(key).is_some_and(|at| at > began)
+            || entry.groups.iter().any(|group| self.erased_groups.get(group).is_some_and(|at| at > began))
+    }
+
+    /// Forgets everything, at `now`.
+    pub fn clear(&self, now: Moment) {
+        self.cleared.fetch_max(now.as_nanos(), Ordering::Relaxed);
         self.cache.invalidate_all();
     }
 
@@ -94,6 +182,20 @@ impl Store {
     }
 }
 
+/// Whether `new` stands in place of `held`: the same variant, whole for whole and part, part for the same part.
+fn replaces(new: &Entry, held: &Entry) -> bool {
+    let same = match (&new.part, &held.part) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(new), Some(held)) => new.asked == held.asked,
+    };
+    same && new.selectors == held.selectors
+}
+
+fn nothing(variants: &[Arc<Entry>]) -> Found {
+    if variants.iter().any(|entry| entry.part.is_none()) { Found::OtherVariant } else { Found::Nothing }
+}
+
 fn weight(key: &Key, variants: &Variants) -> u32 {
     let bytes = OVERHEAD + key.size() + variants.iter().map(|entry| entry.size()).sum::<usize>();
     u32::try_from(bytes).unwrap_or(u32::MAX)
@@ -101,16 +203,12 @@ fn weight(key: &Key, variants: &Variants) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use bytes::Bytes;
     use http::StatusCode;
-    use http::header::ACCEPT;
+    use http::header::{ACCEPT, HeaderValue};
 
     use super::*;
     use crate::model::entry::Facts;
     use crate::model::fields::Fields;
-    use crate::model::moment::Moment;
 
     fn entry(accept: Option<&'static str>, body: &'static [u8]) -> Arc<Entry> {
         let selectors = Box::new([(ACCEPT, accept.map(HeaderValue::from_static))]);
@@ -119,8 +217,8 @@ mod tests {
     }
 
     fn body(store: &Store, key: &Key, accept: Option<&'static str>) -> Option<Bytes> {
-        let accept = accept.map(HeaderValue::from_static);
-        match store.find(key, |name| accept.as_ref().filter(|_| *name == ACCEPT)) {
+        match store.find(key, |name| accept.filter(|_| *name == ACCEPT).map(|value| value.as_bytes().into()))
+        {
             Found::Entry(entry) => Some(entry.body.clone()),
             _ => None,
         }
@@ -129,13 +227,15 @@ mod tests {
     #[test]
     fn variants_stand_beside_each_other_and_replace_their_own() {
         let (store, key) = (Store::new(1 << 20), Key::from_parts([&b"k"[..]]));
-        store.insert(&key, &entry(None, b"none"));
-        store.insert(&key, &entry(Some("a"), b"old"));
-        store.insert(&key, &entry(Some("a"), b"new"));
+        for (accept, body) in [(None, &b"none"[..]), (Some("a"), b"old"), (Some("a"), b"new")] {
+            assert!(store.insert(&key, &entry(accept, body), Moment::ORIGIN));
+        }
         assert_eq!(body(&store, &key, Some("a")).as_deref(), Some(&b"new"[..]));
         assert_eq!(body(&store, &key, None).as_deref(), Some(&b"none"[..]));
         assert_eq!(body(&store, &key, Some("b")), None);
-        assert!(store.remove(&key) && !store.remove(&key));
+        let now = Moment::from_nanos(5);
+        assert_eq!((store.remove(&key, now), store.remove(&key, now)), (2, 0));
+        assert!(!store.insert(&key, &entry(None, b"late"), Moment::from_nanos(4)), "its call began before");
         assert!(matches!(store.find(&key, |_| None), Found::Nothing));
     }
 
@@ -143,7 +243,7 @@ mod tests {
     fn bytes_are_bounded() {
         let store = Store::new(100_000);
         for at in 0u32..10_000 {
-            store.insert(&Key::from_parts([&at.to_be_bytes()[..]]), &entry(None, &[0; 1000]));
+            store.insert(&Key::from_parts([&at.to_be_bytes()[..]]), &entry(None, &[0; 1000]), Moment::ORIGIN);
         }
         store.settle();
         assert!(store.bytes() <= 100_000, "{}", store.bytes());

@@ -95,7 +95,7 @@ async fn stale_stands_in_for_failures_within_its_window() {
     let cases: [(Act, &str, u16); 8] = [
         (Act::Unreachable(s(0)), "unreachable", 502),
         (Act::Timeout(s(0)), "unreachable", 504),
-        (Act::Broken, "upstream-error", 502),
+        (Act::Broken, "unreachable", 502),
         (Act::Panic, "upstream-error", 500),
         (reply(500, "").into(), "upstream-error", 500),
         (reply(503, "").into(), "upstream-error", 503),
@@ -242,10 +242,10 @@ async fn directives_that_cost_calls_need_two_permissions() {
 
 #[tokio::test(start_paused = true)]
 async fn no_store_of_a_client_that_may_say_so_keeps_nothing() {
-    let world = caching("ttl = \"30s\"\nhonour_request_directives = true");
     let config = Config {
         cache: "ttl = \"30s\"\nhonour_request_directives = true",
-        more: "[clients.may]\nkey = \"key-of-may-01234567\"\nmay_refresh = true\n",
+        more: "[clients.may]\nkey = \"key-of-may-01234567\"\nmay_refresh = true\n\
+               [clients.other]\nkey = \"key-of-other-0123456\"\n",
         ..Config::default()
     };
     let may = World::new(&config);
@@ -256,9 +256,19 @@ async fn no_store_of_a_client_that_may_say_so_keeps_nothing() {
         .await;
     may.get("/r").with("x-tollgate-key", "key-of-may-01234567").send().await;
     assert_eq!(may.calls(), 2);
-    world.get("/r").with("cache-control", "no-store").send().await;
-    world.get("/r").send().await;
-    assert_eq!(world.calls(), 1, "others' word is not heard");
+    for said in ["no-store", "max-age=60"] {
+        may.get("/r?q=1")
+            .with("x-tollgate-key", "key-of-other-0123456")
+            .with("cache-control", said)
+            .send()
+            .await;
+    }
+    assert_eq!(may.calls(), 3, "others' word is not heard");
+    // Where no client is declared, the route's word can only be about everybody.
+    let open = caching("ttl = \"30s\"\nhonour_request_directives = true");
+    open.get("/r").with("cache-control", "no-store").send().await;
+    open.get("/r").send().await;
+    assert_eq!(open.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -111,7 +111,7 @@ async fn half_a_body_is_answered_with_what_is_held() {
     world.upstream.plays(|_| reply(200, "half").cut(BodyError::Truncated));
     pass(s(40)).await;
     let got = world.get("/r").send().await;
-    assert_eq!((got.text(), got.cache()), ("/v1/r #1", "hit; ttl=-10; detail=upstream-error"));
+    assert_eq!((got.text(), got.cache()), ("/v1/r #1", "hit; ttl=-10; detail=unreachable"));
     world.quiet().await;
 }
 

@@ -392,6 +392,7 @@ impl World {
             peer: "127.0.0.1:1".parse().unwrap(),
             at: self.lasting.clock.now(),
             notes: Notes::new(HeaderValue::from_static("id")),
+            interim: None,
         };
         let lasting = self.lasting.clone();
         Ask { gate: self.gate.lock().unwrap().clone(), lasting, arrival: Box::new(arrival) }

@@ -3,6 +3,7 @@
 mod laws;
 
 use bytes::Bytes;
+use http::HeaderValue;
 
 use super::*;
 use crate::model::fields::Fields;
@@ -59,12 +60,28 @@ fn policy(words: &str) -> Policy {
 }
 
 fn admission(words: &str, sent: &str, code: u16, said: &str) -> Admission {
-    admit(&policy(words), (&Method::GET, &headers(sent)), (status(code), &headers(said)), wall())
+    answered(words, &Method::GET, sent, (code, said))
+}
+
+fn answered(words: &str, method: &Method, sent: &str, (code, said): (u16, &str)) -> Admission {
+    let (sent, said) = (headers(sent), headers(said));
+    admit(
+        &policy(words),
+        Exchange {
+            method,
+            sent: &sent,
+            status: status(code),
+            headers: &said,
+            is_of_target: false,
+            delay: Duration::ZERO,
+            wall: wall(),
+        },
+    )
 }
 
 fn named(admission: &Admission) -> String {
     match admission {
-        Admission::Keep { .. } => "Keep".into(),
+        Admission::Keep(_) => "Keep".into(),
         Admission::Share => "Share".into(),
         Admission::Refuse(reason) => format!("{reason:?}"),
     }
@@ -103,12 +120,11 @@ fn what_is_kept() {
             "cache-control: no-store",
             "NoStore",
         ),
-        ("RFC 9111 5.2.1.5", "ttl=30 honour", "cache-control: no-store", 200, "", "NoStore"),
         ("RFC 9111 5.2.1.5", "ttl=30", "cache-control: no-store", 200, "", "Keep"),
         // private
         ("RFC 9111 5.2.2.7", "ttl=30", "", 200, "cache-control: private", "Private"),
         ("RFC 9111 5.2.2.7", "", "", 200, "cache-control: private, max-age=60", "Private"),
-        ("RFC 9111 5.2.2.7", "", "", 200, "cache-control: private=\"x\", max-age=60", "Private"),
+        ("RFC 9111 5.2.2.7", "", "", 200, "cache-control: private=\"x\", max-age=60", "Keep"),
         ("RFC 9111 5.2.2.7", "ttl=30 private", "", 200, "cache-control: private", "Keep"),
         // no-cache
         ("RFC 9111 5.2.2.4", "ttl=30", "", 200, "cache-control: no-cache", "NoLifetime"),
@@ -122,7 +138,7 @@ fn what_is_kept() {
         ("RFC 9111 3.5", "", "authorization: x", 200, "cache-control: public, max-age=60", "Keep"),
         ("RFC 9111 3.5", "", "authorization: x", 200, "cache-control: s-maxage=60", "Keep"),
         ("RFC 9111 3.5", "", "authorization: x", 200, "cache-control: must-revalidate, max-age=60", "Keep"),
-        ("RFC 9111 3.5", "ttl=30", "authorization: x", 200, "cache-control: public", "NoLifetime"),
+        ("RFC 9111 3.5", "ttl=30", "authorization: x", 200, "cache-control: public", "Credentials"),
         (
             "design 3",
             "ttl=30 max-age-0 swr=9",
@@ -196,8 +212,7 @@ fn what_is_kept() {
         assert_eq!(named(&found), expected, "{section}: [{words}] {sent:?} → {code} {said:?}");
     }
     for method in [Method::HEAD, Method::POST, Method::PUT, Method::OPTIONS] {
-        let none = HeaderMap::new();
-        let found = admit(&policy("ttl=30"), (&method, &none), (StatusCode::OK, &none), wall());
+        let found = answered("ttl=30", &method, "", (200, ""));
         assert_eq!(named(&found), "Method", "RFC 9111 3: {method}");
     }
 }
@@ -217,7 +232,7 @@ fn the_age_on_arrival() {
         ("RFC 9111 5.1", "age: x", 0),
         ("RFC 9111 1.2.2", "age: 9999999999", 1 << 31),
     ] {
-        let Admission::Keep { initial_age, .. } = admission("ttl=30", "", 200, said) else {
+        let Admission::Keep(Kept { initial_age, .. }) = admission("ttl=30", "", 200, said) else {
             panic!("{said:?} is kept");
         };
         assert_eq!(initial_age, s(expected), "{section}: {said:?}");
@@ -226,7 +241,7 @@ fn the_age_on_arrival() {
 
 #[test]
 fn what_selects_an_answer() {
-    let Admission::Keep { selectors, .. } =
+    let Admission::Keep(Kept { selectors, .. }) =
         admission("ttl=30", "accept: a/a | x-other: 1", 200, "vary: Accept, accept-language | vary: accept")
     else {
         panic!("is kept");
@@ -241,7 +256,7 @@ fn what_selects_an_answer() {
 /// The entry that `admit` makes of `said`, if it keeps it.
 fn entry(words: &str, said: &str) -> Option<Entry> {
     match admission(words, "", 200, said) {
-        Admission::Keep { facts, initial_age, selectors } => Some(Entry::new(
+        Admission::Keep(Kept { facts, initial_age, selectors, .. }) => Some(Entry::new(
             (StatusCode::OK, Fields::default(), Bytes::new()),
             Moment::ORIGIN,
             initial_age,
@@ -254,7 +269,9 @@ fn entry(words: &str, said: &str) -> Option<Entry> {
 
 fn verdict(words: &str, entry: &Entry, asked: &str, after: u64) -> String {
     let asked = Directives::from_headers(&headers(asked), &header::CACHE_CONTROL);
-    match decide(&policy(words), entry, Some(&asked), Moment::ORIGIN + s(after)) {
+    let policy = policy(words);
+    match decide(&policy, entry, &asked, policy.honour_request_directives, Moment::ORIGIN + s(after)) {
+        Verdict::Accepted { over } => format!("accepted {}", over.as_secs()),
         Verdict::Fresh { left } => format!("fresh {}", left.as_secs()),
         Verdict::FreshenMeanwhile { over } => format!("meanwhile {}", over.as_secs()),
         Verdict::Fetch { over, if_error, if_unreachable } => {

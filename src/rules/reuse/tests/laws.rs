@@ -57,7 +57,11 @@ proptest! {
         let granted = upstream.s_maxage.or(upstream.max_age);
         let longest = granted.unwrap_or_default().max(policy.ttl.unwrap_or_default());
         let now_age = s(age + after);
-        match decide(&policy, &entry, Some(&asked), Moment::ORIGIN + s(after)) {
+        let honoured = policy.honour_request_directives;
+        match decide(&policy, &entry, &asked, honoured, Moment::ORIGIN + s(after)) {
+            Verdict::Accepted { over } => {
+                prop_assert!(asked.max_stale.is_some_and(|most| over <= most));
+            }
             Verdict::Fresh { left } => {
                 prop_assert!(now_age + left <= longest);
                 prop_assert!(!left.is_zero());
@@ -82,9 +86,9 @@ proptest! {
         let new = Entry::new(
             (entry.status, Fields::default(), Bytes::new()), Moment::ORIGIN, Duration::ZERO, entry.facts, Box::default(),
         );
-        let useful = match decide(&policy, &new, None, Moment::ORIGIN) {
-            Verdict::Fresh { .. } | Verdict::FreshenMeanwhile { .. } => true,
+        let useful = match decide(&policy, &new, &Directives::default(), false, Moment::ORIGIN) {
             Verdict::Fetch { if_error, .. } => !if_error.is_zero(),
+            _ => true,
         };
         prop_assert!(useful, "{:?}", entry.facts);
     }
@@ -94,9 +98,9 @@ proptest! {
     fn a_verdict_only_gets_worse(words in words(), said in directives(), early in 0u64..120, wait in 0u64..120) {
         let policy = policy(&words);
         let Some(entry) = entry(&words, &said) else { return Ok(()) };
-        let rank = |after: u64| match decide(&policy, &entry, None, Moment::ORIGIN + s(after)) {
+        let rank = |after: u64| match decide(&policy, &entry, &Directives::default(), false, Moment::ORIGIN + s(after)) {
             Verdict::Fresh { .. } => 0,
-            Verdict::FreshenMeanwhile { .. } => 1,
+            Verdict::FreshenMeanwhile { .. } | Verdict::Accepted { .. } => 1,
             Verdict::Fetch { .. } => 2,
         };
         prop_assert!(rank(early) <= rank(early + wait));

@@ -1,0 +1,210 @@
+//! Interim responses on an HTTP/1.1 connection, for which hyper's server has no call: heads that are written before the
+//! final one, beneath hyper.
+//!
+//! What keeps them apart from hyper's own bytes: hyper flushes only when its buffer is empty, a head is begun in a flush
+//! alone, a head that was begun is finished before anything else is written, and a request's queue is closed and empty
+//! before hyper gets its response.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf as _, BytesMut};
+use http::StatusCode;
+use http::header::HeaderMap;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::model::interim::TakesInterim;
+
+/// What may wait to be written, in bytes; what is more is dropped, as any relay may (RFC 9110 §15.2).
+const MOST_WAITING: usize = 16 << 10;
+
+/// A connection's interim responses.
+#[derive(Debug, Default)]
+pub struct Interims {
+    /// The request under way, counted from 1; zero: none takes any.
+    open: AtomicU64,
+    /// How many requests there were.
+    begun: AtomicU64,
+    /// Whether anything waits.
+    waiting: AtomicBool,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    bytes: BytesMut,
+    /// The connection's task.
+    task: Option<Waker>,
+}
+
+impl Interims {
+    /// A request begins that takes them.
+    pub fn open(&self) {
+        self.open.store(self.begun.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    /// Runs a request to its response, which is held back until all that waits before it is written.
+    pub async fn before<T>(&self, response: impl Future<Output = T>) -> T {
+        let mut at_once = true;
+        let response = {
+            let mut response = std::pin::pin!(response);
+            std::future::poll_fn(|cx| {
+                let polled = response.as_mut().poll(cx);
+                if polled.is_pending() {
+                    at_once = false;
+                    self.queue().task = Some(cx.waker().clone());
+                }
+                polled
+            })
+            .await
+        };
+        self.open.store(0, Ordering::Release);
+        // What was answered at once asked nobody who could have said something before.
+        if !at_once {
+            std::future::poll_fn(|cx| self.poll_empty(cx)).await;
+        }
+        response
+    }
+
+    fn poll_empty(&self, cx: &Context<'_>) -> Poll<()> {
+        // Whoever saw the request open adds under the lock, so that nothing is added behind this look.
+        let mut queue = self.queue();
+        if !self.waiting.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        queue.task = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    // A panic elsewhere must not end a connection: the queue is consistent after every statement.
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TakesInterim for Interims {
+    fn take(&self, request: u64, status: StatusCode, headers: &HeaderMap) {
+        let head = head(status, headers);
+        let mut queue = self.queue();
+        if request == 0
+            || self.open.load(Ordering::Acquire) != request
+            || queue.bytes.len() + head.len() > MOST_WAITING
+        {
+            return;
+        }
+        queue.bytes.extend_from_slice(&head);
+        self.waiting.store(true, Ordering::Release);
+        if let Some(task) = queue.task.take() {
+            task.wake();
+        }
+    }
+
+    fn current(&self) -> u64 {
+        self.open.load(Ordering::Acquire)
+    }
+}
+
+fn head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
+    for (name, value) in headers {
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+/// A stream that writes interim responses where hyper's own bytes leave room.
+#[derive(Debug)]
+pub struct Interleaved<T> {
+    io: T,
+    interims: Arc<Interims>,
+    /// What was begun and is not finished.
+    begun: BytesMut,
+}
+
+impl<T> Interleaved<T> {
+    /// `io`, with what `interims` take.
+    pub fn new(io: T, interims: Arc<Interims>) -> Self {
+        Self { io, interims, begun: BytesMut::new() }
+    }
+
+    /// The stream itself.
+    pub fn into_io(self) -> T {
+        self.io
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Interleaved<T> {
+    /// Finishes what was begun.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.begun.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.begun))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.begun.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Interleaved<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Interleaved<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_finish(cx))?;
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_finish(cx))?;
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.interims.waiting.load(Ordering::Acquire) || !self.begun.is_empty() {
+            if self.begun.is_empty() {
+                let waiting = std::mem::take(&mut self.interims.queue().bytes);
+                self.begun = waiting;
+            }
+            ready!(self.poll_finish(cx))?;
+            let interims = self.interims.clone();
+            let mut queue = interims.queue();
+            if queue.bytes.is_empty() {
+                self.interims.waiting.store(false, Ordering::Release);
+                // The response may be held back for this.
+                if let Some(task) = queue.task.take() {
+                    task.wake();
+                }
+            }
+        }
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,254 @@
+//! Which variant of a response a request selects (RFC 9111 §4.1): the fields that `Vary` names, compared as what they
+//! mean rather than as how they are spelt.
+
+use std::borrow::Cow;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::model::entry::{Entry, Selectors};
+
+/// All values of a request's field as one, or `None` where it has none: "combining multiple header field lines with
+/// the same field name (see Section 5.2 of [HTTP])" (RFC 9111 §4.1). Borrowed where there is one line, which is nearly always.
+pub fn combined<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
+    let mut lines = headers.get_all(name).iter();
+    let first = lines.next()?.as_bytes();
+    let mut all = Cow::Borrowed(first);
+    for line in lines {
+        let all = all.to_mut();
+        all.push(b',');
+        all.extend_from_slice(line.as_bytes());
+    }
+    Some(all)
+}
+
+/// The request's values of the fields that a response's `Vary` names; `None` for `*`: "a stored response with a Vary
+/// header field value containing a member '*' always fails to match" (§4.1).
+pub fn selectors(headers: &HeaderMap, sent: &HeaderMap) -> Option<Selectors> {
+    let mut selectors = Vec::new();
+    for value in headers.get_all(header::VARY) {
+        for name in value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            if name.is_empty() {
+                continue;
+            }
+            // `*` is a legal field name by its letters, and means everything here.
+            let name = HeaderName::from_bytes(name).ok().filter(|name| name.as_str() != "*")?;
+            if !selectors.iter().any(|(held, _)| *held == name) {
+                // Copied: the request's own bytes lie in a read buffer that an entry must not keep alive.
+                let value =
+                    combined(sent, &name).map(|value| HeaderValue::from_bytes(&normal(&name, &value)));
+                selectors.push((name, value.transpose().ok()?));
+            }
+        }
+    }
+    Some(selectors.into())
+}
+
+/// Whether a request that sends upstream what `sent` says of a field selects `entry`. Costs nothing where the response
+/// has no `Vary`, and no allocation where the field is spelt as it is kept.
+pub fn selects<'a>(entry: &Entry, sent: impl Fn(&HeaderName) -> Option<Cow<'a, [u8]>>) -> bool {
+    entry.selectors.iter().all(|(name, held)| match (sent(name), held) {
+        (None, None) => true,
+        (Some(value), Some(held)) => {
+            *value == *held.as_bytes() || {
+                let value = normal(name, &value);
+                *value == *held.as_bytes() || prefers_what_is_held(entry, name, &value)
+            }
+        }
+        (Some(value), None) => prefers_what_is_held(entry, name, &normal(name, &value)),
+        (None, Some(_)) => false,
+    })
+}
+
+/// "normalizing both header field values in a way that is known to have identical semantics, according to the header
+/// field's specification (e.g., reordering field values when order is not significant; case-normalization, where values
+/// are defined to be case-insensitive)" (§4.1).
+fn normal<'a>(name: &HeaderName, value: &'a [u8]) -> Cow<'a, [u8]> {
+    let preference = [header::ACCEPT_LANGUAGE, header::ACCEPT_ENCODING, header::ACCEPT];
+    if preference.contains(name) {
+        return Cow::Owned(preferences(value, *name == header::ACCEPT).join(&b','));
+    }
+    let members = members(value);
+    let tight = members.len() == 1 && members[0].len() == value.len();
+    if tight { Cow::Borrowed(value) } else { Cow::Owned(members.join(&b',')) }
+}
+
+/// The members of a list of preferences in the order of their weights, each in lower case and without space; among
+/// equals the order says nothing (RFC 9110 §12.5). What the parameters of a media type mean is the type's affair, so they
+/// stay as they are.
+fn preferences(value: &[u8], of_types: bool) -> Vec<Vec<u8>> {
+    let mut ranked: Vec<(u16, Vec<u8>)> = members(value)
+        .into_iter()
+        .map(|member| {
+            let named = member.iter().position(|&byte| byte == b';' && of_types).unwrap_or(member.len());
+            let mut quoted = false;
+            let kept = member.iter().enumerate().filter(|(_, byte)| {
+                quoted ^= **byte == b'"';
+                quoted || !byte.is_ascii_whitespace()
+            });
+            let lower = |(at, byte): (usize, &u8)| if at < named { byte.to_ascii_lowercase() } else { *byte };
+            let mut member: Vec<u8> = kept.map(lower).collect();
+            let mut weight = 1000;
+            if let Some(at) = weight_at(&member) {
+                weight = thousandths(&member[at + 3..]);
+                member.truncate(at);
+            }
+            if weight < 1000 {
+                member.extend_from_slice(format!(";q={weight}").as_bytes());
+            }
+            (weight, member)
+        })
+        .filter(|(_, member)| !member.is_empty())
+        .collect();
+    ranked.sort_by(|(one, a), (other, b)| other.cmp(one).then_with(|| a.cmp(b)));
+    ranked.into_iter().map(|(_, member)| member).collect()
+}
+
+/// Where `;q=` stands in a member. What follows a weight means nothing any longer (RFC 9110 §12.5.1).
+fn weight_at(member: &[u8]) -> Option<usize> {
+    member.windows(3).position(|window| window == b";q=")
+}
+
+/// `0.75` as 750. What is no weight counts as 1, the default.
+fn thousandths(weight: &[u8]) -> u16 {
+    let text = weight.split(|&byte| byte == b';').next().map(std::str::from_utf8);
+    match text.and_then(Result::ok).and_then(|text| text.split_once('.').or(Some((text, "")))) {
+        Some(("0", decimals))
+            if decimals.len() <= 3 && decimals.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            format!("{decimals:0<3}").parse().unwrap_or(1000)
+        }
+        _ => 1000,
+    }
+}
+
+/// The members of a list, without the space around them; commas within quotes do not split.
+fn members(value: &[u8]) -> Vec<&[u8]> {
+    let (mut members, mut from, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
+    for (at, &byte) in value.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' if !quoted => {
+                members.push(value[from..at].trim_ascii());
+                from = at + 1;
+            }
+            _ => {}
+        }
+    }
+    members.push(value[from..].trim_ascii());
+    members.retain(|member| !member.is_empty());
+    members
+}
+
+/// Whether the one language that a request likes best is the one the entry is in: whatever else could be had, nothing
+/// could suit it better.
+fn prefers_what_is_held(entry: &Entry, name: &HeaderName, value: &[u8]) -> bool {
+    if *name != header::ACCEPT_LANGUAGE {
+        return false;
+    }
+    let Some(held) = entry.fields.first(&header::CONTENT_LANGUAGE) else { return false };
+    let mut wished = value.split(|&byte| byte == b',');
+    let best = wished.next().unwrap_or_default();
+    let only = wished.next().is_none_or(|next| weight_at(next).is_some());
+    only && weight_at(best).is_none() && best.eq_ignore_ascii_case(held.trim_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::StatusCode;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::entry::Facts;
+    use crate::model::{Fields, Moment};
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn entry(answered: &HeaderMap, sent: &HeaderMap) -> Option<Entry> {
+        let parts = (StatusCode::OK, Fields::from_map(answered), Bytes::new());
+        let selectors = selectors(answered, sent)?;
+        Some(Entry::new(parts, Moment::ORIGIN, Duration::ZERO, Facts::default(), selectors))
+    }
+
+    #[test]
+    fn values_that_mean_the_same_select_the_same() {
+        for (name, held, asked, same) in [
+            ("foo", "1", "1", true),
+            ("foo", "1", "2", false),
+            ("foo", "1,2", " 1, 2 ", true),
+            ("foo", "1, 2", "2, 1", false),
+            ("foo", "a", "A", false),
+            ("foo", "\"a, b\"", "\"a,b\"", false),
+            ("accept-language", "en, de", "de, en", true),
+            ("accept-language", "en, de", "eN ,   De", true),
+            ("accept-language", "en, de;q=0.5", "de;q=0.50, en;q=1.0", true),
+            ("accept-language", "en, de;q=0.5", "de, en;q=0.5", false),
+            ("accept-encoding", "gzip, br", "BR,gzip", true),
+            ("accept", "a/b;level=1;q=0.1, c/d", "c/d,a/b;level=1;q=0.100", true),
+            ("accept", "a/b;level=1, c/d", "c/d,a/b;level=2", false),
+            ("accept", "A/b;p=\"x y\"", "a/B ; p=\"x y\"", true),
+            ("accept", "a/b;p=\"x y\"", "a/b;p=\"xy\"", false),
+            ("accept", "a/b;p=X", "a/b;p=x", false),
+        ] {
+            let answered = HeaderMap::from_iter([(header::VARY, HeaderValue::from_static(name))]);
+            let entry = entry(&answered, &map(&[(name, held)])).expect("no star");
+            let asked_map = map(&[(name, asked)]);
+            assert_eq!(selects(&entry, |name| combined(&asked_map, name)), same, "{name}: {held} / {asked}");
+        }
+    }
+
+    #[test]
+    fn lines_combine_and_absence_is_a_value() {
+        let answered = map(&[("vary", "Foo, bar")]);
+        let held = entry(&answered, &map(&[("foo", "1, 2")])).expect("no star");
+        for (asked, same) in [
+            (&[("foo", "1"), ("foo", "2")][..], true),
+            (&[("foo", "1, 2"), ("bar", "")], false),
+            (&[], false),
+            (&[("foo", "1,2"), ("other", "3")], true),
+        ] {
+            let asked_map = map(asked);
+            assert_eq!(selects(&held, |name| combined(&asked_map, name)), same, "{asked:?}");
+        }
+        for vary in ["*", "Foo, *", ", *", "*, *", "foo bar"] {
+            assert!(entry(&map(&[("vary", vary)]), &map(&[])).is_none(), "{vary}");
+        }
+    }
+
+    #[test]
+    fn who_likes_best_what_is_held_gets_it() {
+        let answered = map(&[("vary", "accept-language"), ("content-language", "de")]);
+        let held = entry(&answered, &map(&[("accept-language", "en, de")])).expect("no star");
+        for (asked, same) in [
+            ("fr;q=0.5, de;q=1.0", true),
+            ("de", true),
+            ("de, fr", false),
+            ("de;q=0.9", false),
+            ("fr", false),
+        ] {
+            let asked_map = map(&[("accept-language", asked)]);
+            assert_eq!(selects(&held, |name| combined(&asked_map, name)), same, "{asked}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_kept_selects_itself(value in "[a-c,;q=0.1 \"]{0,20}", which in 0usize..2) {
+            let name = [header::ACCEPT_LANGUAGE, HeaderName::from_static("foo")][which].clone();
+            let answered = HeaderMap::from_iter([(header::VARY, HeaderValue::from_str(name.as_str()).expect("is one"))]);
+            let sent = HeaderMap::from_iter([(name, HeaderValue::from_str(&value).expect("is one"))]);
+            let held = entry(&answered, &sent).expect("no star");
+            prop_assert!(selects(&held, |name| combined(&sent, name)));
+        }
+    }
+}
