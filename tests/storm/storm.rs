@@ -47,8 +47,8 @@ const MIB: u64 = 1 << 20;
 const MAX_BYTES: u64 = 64 * MIB;
 /// Beside the entries, whoever connects.
 const FIXED: u64 = 64 * MIB;
-/// A connection between two requests keeps its buffer.
-const PER_CONNECTION: u64 = 24 << 10;
+/// A connection between two requests keeps its buffer, its state and room for the next answer's way.
+const PER_CONNECTION: u64 = 28 << 10;
 /// Clients that are neither idle, nor in a stampede, nor slow.
 const OTHERS: usize = 64;
 /// How long everything the gate holds may take to go once its clients have.
