@@ -132,7 +132,10 @@ impl Listener {
                     // Out of descriptors or memory: accepting again at once would spin until some come free.
                     tracing::warn!(%error, pause_ms = pause.as_millis(), "accepting failed");
                     self.refused("accept");
-                    tokio::time::sleep(pause).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = draining(&mut self.drain) => return,
+                    }
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }

@@ -111,6 +111,16 @@ impl Sea {
         opened
     }
 
+    /// One connection asks for all `targets`, one after the other.
+    pub(crate) async fn ask_all(&self, first: u8, targets: impl Iterator<Item = String>) -> Tally {
+        let mut tally = Tally::default();
+        let mut connection = Connection::open(Ipv4Addr::new(127, 0, 0, first), self.gate).await;
+        for target in targets {
+            tally.count(connection.get(&target).await);
+        }
+        tally
+    }
+
     /// Each connection asks for `target` in its turn.
     pub(crate) async fn ask_each(
         &self,

@@ -47,8 +47,8 @@ const MIB: u64 = 1 << 20;
 const MAX_BYTES: u64 = 64 * MIB;
 /// Beside the entries, whoever connects.
 const FIXED: u64 = 64 * MIB;
-/// A connection between two requests keeps its buffer.
-const PER_CONNECTION: u64 = 24 << 10;
+/// A connection between two requests keeps its buffer, its state and room for the next answer's way.
+const PER_CONNECTION: u64 = 28 << 10;
 /// Clients that are neither idle, nor in a stampede, nor slow.
 const OTHERS: usize = 64;
 /// How long everything the gate holds may take to go once its clients have.
@@ -134,12 +134,7 @@ async fn storm(scale: Scale) -> bool {
     let mut seen = Tally::default();
 
     // Fair weather: what the hits ask for is held, and the idle connections stand, every other one after an answer.
-    let warm = sea.connections(1, WARM).await;
-    for key in 0..HIT_KEYS {
-        let target: &'static str = Box::leak(hit(key).into_boxed_str());
-        seen.add(sea.ask_each(sea.connections(1, WARM).await, target).await.1);
-    }
-    drop(warm);
+    seen.add(sea.ask_all(WARM, (0..HIT_KEYS).map(hit)).await);
     gate.metric_becomes("tollgate_connections", &[], |open| open == 0.0).await;
     let (fair, descriptors) = (gate.memory("VmRSS"), gate.open_files());
     let mut standing = sea.connections(idle - idle / 2, IDLE).await;
