@@ -269,7 +269,10 @@ impl<S> Keep<S> {
         }
         let asked_range = asked.sent.get(header::RANGE).filter(|_| status == StatusCode::PARTIAL_CONTENT);
         let part = ranges::part(asked_range, &fields, body.len());
-        let groups = groups::of(&fields, self.given.addresses.origin(asked.route));
+        let addresses = &self.given.addresses;
+        let stated = groups::of(&fields, addresses.origin(asked.route));
+        let groups: Box<[Bytes]> =
+            addresses.tags(asked.route, &asked.question.target).into_iter().chain(stated).collect();
         let parts = (status, Fields::from_map(&fields), body);
         Entry::new(parts, arrived, kept.initial_age, kept.facts, kept.selectors)
             .with_part(part)
