@@ -3,14 +3,16 @@
 use std::fmt;
 use std::io;
 use std::net::{self, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::Environment;
 use crate::config::plan::{Plan, Server};
@@ -27,6 +29,7 @@ use crate::pipeline::{Stages, pipeline};
 use crate::provision::provision;
 use crate::stages::observe::Respond;
 use crate::stages::steps::OwnPages;
+use crate::state::tasks::Tasks;
 
 /// A gate that is bound and provisioned, and serves when told to.
 pub struct Gateway {
@@ -117,42 +120,15 @@ impl Gateway {
     ///
     /// # Errors
     /// What could not be set up; nothing was served then.
-    pub async fn serve(self, mut orders: tokio::sync::mpsc::Receiver<Order>) -> Result<bool, StartError> {
-        let ready = Arc::new(AtomicBool::new(true));
-        let own: Arc<dyn OwnPages> =
-            Arc::new(Own { plan: self.plan.clone(), clock: self.lasting.clock.clone() });
-        let build = |plan: &Plan| provision(plan, &self.lasting, own.clone(), &self.environment);
-        let (stages, upstreams) = build(&self.plan.load()).map_err(StartError::Unprovisioned)?;
-        let gate = Arc::new(Gate::new(way(stages, upstreams), self.lasting.clock.clone()));
+    pub async fn serve(self, mut orders: Orders) -> Result<bool, StartError> {
+        self.announce();
+        let Self { plan, lasting, environment, gate, admin } = self;
+        let running = Running::new(plan, lasting, environment, way).map_err(StartError::Unprovisioned)?;
         let (drain, draining) = watch::channel(false);
         let (stop_admin, admin_stopping) = watch::channel(false);
-        let plan = self.plan.load_full();
-        self.announce();
-        let lasting = &self.lasting;
-        let tls = Arc::new(ArcSwapOption::new(tls(&plan).map_err(StartError::Unprovisioned)?));
-        let limits = Arc::new(ArcSwap::from_pointee(limits_of(&plan.server)));
-        let admin_limits = Arc::new(ArcSwap::from_pointee(admin_limits_of(&plan.server)));
-        let listener = |limits: &Arc<ArcSwap<Limits>>, drain| Listener {
-            limits: limits.clone(),
-            tls: tls.clone(),
-            clock: lasting.clock.clone(),
-            tasks: lasting.tasks.clone(),
-            connections: lasting.metrics.connections.clone(),
-            refused: lasting.metrics.refused_connections.clone(),
-            drain,
-        };
-        let console = Operators { plan: self.plan.clone(), lasting: lasting.clone(), ready: ready.clone() };
-        let admin = Arc::new(Admin { console: Arc::new(console), token: ArcSwapOption::new(token(&plan)) });
-        let gate_listener = listener(&limits, draining);
-        let admin_listener = Listener {
-            // Not counted: a metric that counts whoever reads it never shows zero.
-            tasks: crate::state::tasks::Tasks::new(uncounted()),
-            connections: uncounted(),
-            tls: Arc::default(),
-            ..listener(&admin_limits, admin_stopping)
-        };
-        let admin_task = admin_listener.tasks.clone().spawn(admin_listener.serve(self.admin, admin.clone()));
-        let accepting = gate_listener.serve(self.gate, gate.clone());
+        let operators = running.admin_listener(admin_stopping);
+        let operators = operators.tasks.clone().spawn(operators.serve(admin, running.admin.clone()));
+        let accepting = running.listener(draining).serve(gate, running.gate.clone());
         let mut accepting = std::pin::pin!(accepting);
         let whole = loop {
             let order = tokio::select! {
@@ -160,53 +136,14 @@ impl Gateway {
                 order = orders.recv() => order.unwrap_or(Order::Drain),
             };
             match order {
-                Order::Reload(plan) => {
-                    let built = self::tls(&plan).and_then(|renewed| Ok((renewed, build(&plan)?)));
-                    let result = match built {
-                        Ok((renewed, (stages, upstreams))) => {
-                            tls.store(renewed);
-                            limits.store(Arc::new(limits_of(&plan.server)));
-                            admin_limits.store(Arc::new(admin_limits_of(&plan.server)));
-                            admin.token.store(token(&plan));
-                            tell_of(&plan, &self.plan.load());
-                            gate.take(way(stages, upstreams));
-                            self.plan.store(plan);
-                            tracing::info!("serving by the new configuration");
-                            "ok"
-                        }
-                        Err(error) => {
-                            tracing::error!(%error, "the new configuration was not taken; the old one stays");
-                            "failed"
-                        }
-                    };
-                    lasting.metrics.reloads.with_label_values(&[result]).inc();
-                }
-                Order::ReloadFailed => lasting.metrics.reloads.with_label_values(&["failed"]).inc(),
+                Order::Reload(plan) => running.reload(plan),
+                Order::ReloadFailed => running.count_reload("failed"),
                 Order::Stop => break false,
-                Order::Drain => {
-                    ready.store(false, Ordering::Relaxed);
-                    let server = self.plan.load().server.clone();
-                    tracing::info!(delay = ?server.drain_delay, timeout = ?server.drain_timeout, "draining");
-                    let drained = async {
-                        // Balancers see `/readyz` fail before the door closes; requests are served meanwhile.
-                        tokio::select! {
-                            () = &mut accepting => {}
-                            () = tokio::time::sleep(server.drain_delay) => {
-                                let _ = drain.send(true);
-                                accepting.await;
-                            }
-                        }
-                        lasting.tasks.idle().await;
-                    };
-                    break tokio::select! {
-                        drained = tokio::time::timeout(server.drain_timeout, drained) => drained.is_ok(),
-                        () = second(&mut orders) => false,
-                    };
-                }
+                Order::Drain => break running.drain(accepting, &drain, &mut orders).await,
             }
         };
         let _ = stop_admin.send(true);
-        let _ = tokio::time::timeout(Duration::from_secs(1), admin_task).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), operators).await;
         Ok(whole)
     }
 
@@ -218,6 +155,133 @@ impl Gateway {
         }
         for warning in &self.plan.load().warnings {
             tracing::warn!("{warning}");
+        }
+    }
+}
+
+/// Where orders come from.
+pub type Orders = mpsc::Receiver<Order>;
+
+/// What a serving gate consists of, and what a reload replaces in it.
+struct Running<P> {
+    plan: Arc<ArcSwap<Plan>>,
+    lasting: Arc<Lasting>,
+    environment: Arc<dyn Environment>,
+    own: Arc<dyn OwnPages>,
+    /// Makes the way of requests from what was provisioned.
+    way: fn(Stages, Upstreams) -> P,
+    gate: Arc<Gate<P>>,
+    admin: Arc<Admin>,
+    tls: Arc<ArcSwapOption<ServerConfig>>,
+    limits: Arc<ArcSwap<Limits>>,
+    admin_limits: Arc<ArcSwap<Limits>>,
+    ready: Arc<AtomicBool>,
+}
+
+impl<P: Respond + 'static> Running<P> {
+    fn new(
+        plan: Arc<ArcSwap<Plan>>,
+        lasting: Arc<Lasting>,
+        environment: Arc<dyn Environment>,
+        way: fn(Stages, Upstreams) -> P,
+    ) -> Result<Self, Unprovisioned> {
+        let own: Arc<dyn OwnPages> = Arc::new(Own { plan: plan.clone(), clock: lasting.clock.clone() });
+        let first = plan.load_full();
+        let (stages, upstreams) = provision(&first, &lasting, own.clone(), &environment)?;
+        let ready = Arc::new(AtomicBool::new(true));
+        let console = Operators { plan: plan.clone(), lasting: lasting.clone(), ready: ready.clone() };
+        Ok(Self {
+            gate: Arc::new(Gate::new(way(stages, upstreams), lasting.clock.clone())),
+            admin: Arc::new(Admin { console: Arc::new(console), token: ArcSwapOption::new(token(&first)) }),
+            tls: Arc::new(ArcSwapOption::new(tls(&first)?)),
+            limits: Arc::new(ArcSwap::from_pointee(limits_of(&first.server))),
+            admin_limits: Arc::new(ArcSwap::from_pointee(admin_limits_of(&first.server))),
+            plan,
+            lasting,
+            environment,
+            own,
+            way,
+            ready,
+        })
+    }
+
+    fn listener(&self, drain: watch::Receiver<bool>) -> Listener {
+        let metrics = &self.lasting.metrics;
+        Listener {
+            limits: self.limits.clone(),
+            tls: self.tls.clone(),
+            clock: self.lasting.clock.clone(),
+            tasks: self.lasting.tasks.clone(),
+            connections: metrics.connections.clone(),
+            refused: metrics.refused_connections.clone(),
+            drain,
+        }
+    }
+
+    fn admin_listener(&self, drain: watch::Receiver<bool>) -> Listener {
+        Listener {
+            limits: self.admin_limits.clone(),
+            tls: Arc::default(),
+            // Not counted: a metric that counts whoever reads it never shows zero.
+            tasks: Tasks::new(uncounted()),
+            connections: uncounted(),
+            ..self.listener(drain)
+        }
+    }
+
+    /// Serves by `plan` from now on, if it can be provisioned.
+    fn reload(&self, plan: Arc<Plan>) {
+        // Accounts come last in provisioning, so what fails before them has changed nothing that runs.
+        let built = tls(&plan).and_then(|renewed| {
+            Ok((renewed, provision(&plan, &self.lasting, self.own.clone(), &self.environment)?))
+        });
+        match built {
+            Ok((renewed, (stages, upstreams))) => {
+                self.tls.store(renewed);
+                self.limits.store(Arc::new(limits_of(&plan.server)));
+                self.admin_limits.store(Arc::new(admin_limits_of(&plan.server)));
+                self.admin.token.store(token(&plan));
+                tell_of(&plan, &self.plan.load());
+                self.gate.take((self.way)(stages, upstreams));
+                self.plan.store(plan);
+                tracing::info!("serving by the new configuration");
+                self.count_reload("ok");
+            }
+            Err(error) => {
+                tracing::error!(%error, "the new configuration was not taken; the old one stays");
+                self.count_reload("failed");
+            }
+        }
+    }
+
+    fn count_reload(&self, result: &str) {
+        self.lasting.metrics.reloads.with_label_values(&[result]).inc();
+    }
+
+    /// Answers what has begun, then ends; whether that was in time and nobody was in a hurry.
+    async fn drain(
+        &self,
+        mut accepting: Pin<&mut impl Future<Output = ()>>,
+        drain: &watch::Sender<bool>,
+        orders: &mut Orders,
+    ) -> bool {
+        self.ready.store(false, Ordering::Relaxed);
+        let server = self.plan.load().server.clone();
+        tracing::info!(delay = ?server.drain_delay, timeout = ?server.drain_timeout, "draining");
+        let drained = async {
+            // Balancers see `/readyz` fail before the door closes; requests are served meanwhile.
+            tokio::select! {
+                () = &mut accepting => {}
+                () = tokio::time::sleep(server.drain_delay) => {
+                    let _ = drain.send(true);
+                    accepting.await;
+                }
+            }
+            self.lasting.tasks.idle().await;
+        };
+        tokio::select! {
+            drained = tokio::time::timeout(server.drain_timeout, drained) => drained.is_ok(),
+            () = second(orders) => false,
         }
     }
 }
@@ -265,7 +329,7 @@ fn token(plan: &Plan) -> Option<Arc<Secret>> {
 }
 
 /// TLS towards clients, if the plan has any.
-fn tls(plan: &Plan) -> Result<Option<Arc<rustls::ServerConfig>>, Unprovisioned> {
+fn tls(plan: &Plan) -> Result<Option<Arc<ServerConfig>>, Unprovisioned> {
     let config = plan.server.tls.as_ref().map(ServerTls::to_config).transpose();
     Ok(config.map_err(|error| Unprovisioned::Tls(error.to_string()))?.map(Arc::new))
 }
@@ -296,7 +360,7 @@ fn listen(
 }
 
 /// Waits for an order that ends a drain at once: any second one to drain or stop.
-async fn second(orders: &mut tokio::sync::mpsc::Receiver<Order>) {
+async fn second(orders: &mut Orders) {
     loop {
         match orders.recv().await {
             Some(Order::Drain | Order::Stop) => return,

@@ -8,6 +8,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use crate::config::plan::Plan;
 use crate::rules::window::WindowRule;
 use crate::stages::attempt::Standing;
+use crate::stages::flight::Flights;
 use crate::stages::keep::Arriving;
 use crate::state::clock::Clock;
 use crate::state::limits::{AddressLimit, Budget, ClientLimit, RateLimit};
@@ -16,7 +17,7 @@ use crate::state::quota::{Account, AccountMeters, Ceiling, Terms};
 use crate::state::store::Store;
 use crate::state::tasks::Tasks;
 
-/// Clock, metrics, tasks, entries, accounts.
+/// Clock, metrics, tasks, entries, flights, accounts.
 #[derive(Debug)]
 pub struct Lasting {
     /// The time.
@@ -29,6 +30,8 @@ pub struct Lasting {
     pub store: Store,
     /// Bodies that are being collected.
     pub arriving: Arriving,
+    /// The upstream calls that answers are shared from.
+    pub flights: Flights,
     /// Accounts by (upstream, account), with the rules they were made from: an unchanged account keeps what it has
     /// spent and whether it rests.
     accounts: Mutex<HashMap<(String, String), HeldAccount>>,
@@ -85,6 +88,7 @@ impl Lasting {
             tasks: Tasks::new(metrics.tasks.clone()),
             store: Store::new(plan.cache.max_bytes),
             arriving: Arriving::new(plan.cache.max_inflight_bytes),
+            flights: Flights::new(metrics.flights.clone()),
             accounts: Mutex::default(),
             client_limits: Mutex::default(),
             address_limit: Mutex::default(),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tollgate::config::plan::{Log, LogFormat, Plan};
@@ -103,6 +103,7 @@ fn main() -> ExitCode {
 
 fn serve(path: &Path) -> Result<ExitCode, Failure> {
     forbid_core_dumps()?;
+    use_every_descriptor();
     let environment: Arc<dyn Environment> = Arc::new(config::System);
     let plan = load(path, environment.as_ref())?;
     log(&plan.log, environment.as_ref())?;
@@ -198,6 +199,13 @@ fn forbid_core_dumps() -> Result<(), Failure> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none)
         .map_err(|error| Failure(format!("core dumps cannot be switched off: {error}")))
+}
+
+/// Each connection needs a descriptor, and the soft limit is often 1,024, far below `max_connections`.
+fn use_every_descriptor() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where it is refused, the gate serves as many as it may, and tells when it cannot accept.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

@@ -125,7 +125,7 @@ pub fn provision(
             store: lasting.store.clone(),
             clock: clock.clone(),
             tasks: lasting.tasks.clone(),
-            active: lasting.metrics.flights.clone(),
+            aloft: lasting.flights.clone(),
             max_waiters_per_key: plan.server.max_waiters_per_key,
             max_waiters: plan.server.max_waiters,
         },

@@ -238,6 +238,30 @@ async fn reload(gate: &Gate, changes: &[(&str, &str)], result: &str) {
 }
 
 #[tokio::test]
+async fn whoever_asks_after_a_reload_waits_for_the_call_that_began_before_it() {
+    let (upstream, gate) = start("", numbered).await;
+    upstream.hold();
+    let mut clients = Vec::new();
+    for limit in [("[server]", "[server]\nmax_waiters = 9"), ("max_waiters = 9", "max_waiters = 4")] {
+        for _ in 0..2 {
+            let mut client = Client::connect(gate.addr()).await;
+            client.ask("GET", "/r/a", &[], b"").await;
+            clients.push(client);
+        }
+        gate.quiet().await;
+        reload(&gate, &[limit], "ok").await;
+    }
+    // Those who came before the reload count for its limits too.
+    problem(&client::get(gate.addr(), "/r/b", &[]).await, 503, "overloaded");
+    upstream.release();
+    for mut client in clients {
+        assert_eq!(client.read("GET").await.text(), "{\"number\":1}");
+    }
+    assert_eq!(upstream.count(), 1);
+    assert_eq!(gate.metric("tollgate_flights_active", &[]).await, 0.0);
+}
+
+#[tokio::test]
 async fn a_reload_judges_what_is_held_by_the_new_rules_and_keeps_what_was_spent() {
     let (upstream, gate) = start("", numbered).await;
     let mut client = Client::connect(gate.addr()).await;

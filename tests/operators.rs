@@ -189,8 +189,8 @@ async fn each_request_is_one_line_that_names_nobody() {
     let shown: String = shown.lines().filter(|line| !line.starts_with("date: ")).collect();
     for personal in [
         "612345678",
-        "6+12",
-        "6 12",
+        "6+12+34",
+        "6 12 34",
         "ann",
         "smith",
         "0f8fad5b",

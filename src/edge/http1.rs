@@ -139,7 +139,8 @@ pub async fn refuse_slow<T: Stream>(listener: &Listener, mut stream: T) {
 async fn say_goodbye<T: Stream>(mut stream: T) {
     let leaving = async {
         stream.shutdown().await?;
-        let (mut unread, mut left) = ([0; 4096], MOST_UNREAD);
+        // On the heap: within the future every connection would keep room for it from its first byte on.
+        let (mut unread, mut left) = (vec![0; 4096], MOST_UNREAD);
         while left > 0 {
             match stream.read(&mut unread).await? {
                 0 => break,

@@ -146,7 +146,9 @@ impl Listener {
         let _ = stream.set_nodelay(true);
         self.connections.inc();
         let open = Open(self.connections.clone());
-        let connection = self.clone().connection(stream, peer, handler.clone());
+        // Boxed, here and where its protocol is known: a future that is moved into another is kept twice, and thousands of
+        // connections that have said nothing yet would each keep room for all that they may ever do.
+        let connection = Box::pin(self.clone().connection(stream, peer, handler.clone()));
         self.tasks.spawn(async move {
             connection.await;
             drop(open);
@@ -157,7 +159,8 @@ impl Listener {
         let progress = Progress::new(self.clock.clone());
         let Some(tls) = self.tls.load_full() else {
             let peer = Peer { address, certificate: None, interim: None };
-            return self.sniff(Tracked::new(stream, progress.clone()), progress, peer, handler).await;
+            let io = Tracked::new(stream, progress.clone());
+            return self.sniff(io, progress, peer, handler).await;
         };
         let accepting = TlsAcceptor::from(tls).accept(stream);
         let Ok(Ok(stream)) = tokio::time::timeout(self.limits.load().header_timeout, accepting).await else {
@@ -169,9 +172,9 @@ impl Listener {
         progress.rest();
         let io = Tracked::new(stream, progress.clone());
         if is_http2 {
-            http2::serve(&self, io, progress, peer, handler).await;
+            Box::pin(http2::serve(&self, io, progress, peer, handler)).await;
         } else {
-            http1::serve(&self, io, progress, peer, handler).await;
+            Box::pin(http1::serve(&self, io, progress, peer, handler)).await;
         }
     }
 
@@ -205,9 +208,9 @@ impl Listener {
         let io = io.again(Bytes::copy_from_slice(&ahead[..read]));
         if ahead[..read] == *PREFACE {
             progress.rest();
-            http2::serve(&self, io, progress, peer, handler).await;
+            Box::pin(http2::serve(&self, io, progress, peer, handler)).await;
         } else if read > 0 {
-            http1::serve(&self, io, progress, peer, handler).await;
+            Box::pin(http1::serve(&self, io, progress, peer, handler)).await;
         }
     }
 

@@ -38,8 +38,8 @@ pub struct FlightLayer {
     pub clock: Clock,
     /// Where flights run.
     pub tasks: Tasks,
-    /// How many are under way.
-    pub active: IntGauge,
+    /// Those under way.
+    pub aloft: Flights,
     /// The most clients that may wait for one flight.
     pub max_waiters_per_key: usize,
     /// The most clients that may wait in all; hits go on being served beside them.
@@ -50,8 +50,8 @@ pub struct FlightLayer {
 pub struct Flight<S> {
     given: FlightLayer,
     aloft: Arc<Aloft>,
-    /// How many clients wait in all.
-    waiting: AtomicUsize,
+    /// Which way of requests this is: clients of different ways cannot be told apart by their places.
+    way: usize,
     /// Shared with the flights.
     inner: Arc<S>,
 }
@@ -66,20 +66,36 @@ impl<S> Layer<S> for FlightLayer {
     type Service = Flight<S>;
 
     fn layer(&self, inner: S) -> Flight<S> {
-        let aloft = Aloft { flights: Mutex::default(), active: self.active.clone() };
-        Flight {
-            given: self.clone(),
-            aloft: Arc::new(aloft),
-            waiting: AtomicUsize::new(0),
-            inner: Arc::new(inner),
-        }
+        let aloft = self.aloft.0.clone();
+        let way = aloft.ways.fetch_add(1, Ordering::Relaxed);
+        Flight { given: self.clone(), aloft, way, inner: Arc::new(inner) }
     }
 }
 
-/// Every flight under way.
+/// Every flight under way. Clones share them; a reload keeps them, so that what was asked before it is not asked twice.
+#[derive(Debug, Clone)]
+pub struct Flights(Arc<Aloft>);
+
+impl Flights {
+    /// None yet; how many there are shows on `active`.
+    pub fn new(active: IntGauge) -> Self {
+        let aloft = Aloft {
+            flights: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            ways: AtomicUsize::new(0),
+            active,
+        };
+        Self(Arc::new(aloft))
+    }
+}
+
 #[derive(Debug)]
 struct Aloft {
     flights: Mutex<HashMap<Key, Waiting, BuildKeyHasher>>,
+    /// How many clients wait in all.
+    waiting: AtomicUsize,
+    /// How many ways of requests there have been.
+    ways: AtomicUsize,
     active: IntGauge,
 }
 
@@ -89,8 +105,8 @@ struct Waiting {
     landing: watch::Receiver<Option<Landing>>,
     /// Until when its call waits for a grant.
     deadline: Moment,
-    /// Whose call it is.
-    client: ClientId,
+    /// Whose call it is, and by which way it came.
+    client: (usize, ClientId),
     /// Counts who waits.
     aboard: Arc<()>,
     /// Tells them what is said before the answer.
@@ -153,8 +169,8 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
                     return Ok(Answer { content: Content::Held(entry, age), cache, timing });
                 }
                 // A call that says something of its own client alone: its patience, or its empty budget.
-                Some(Landing::Failed(fault)) if passenger && is_about_the_pilot(&fault, &waiting, &fetch) => {
-                }
+                Some(Landing::Failed(fault))
+                    if passenger && self.is_about_the_pilot(&fault, &waiting, &fetch) => {}
                 Some(Landing::Failed(fault)) => return Err(fault),
                 Some(Landing::Shared(..) | Landing::Unshared) | None => match own {
                     Some(own) => return own.await.map_err(|_| FaultKind::Internal.into()),
@@ -172,8 +188,8 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
 
 impl<S: Stage<Call> + 'static> Flight<S> {
     fn count(&self) -> Result<Waits<'_>, Fault> {
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let waits = Waits(&self.waiting);
+        let before = self.aloft.waiting.fetch_add(1, Ordering::Relaxed);
+        let waits = Waits(&self.aloft.waiting);
         if before < self.given.max_waiters { Ok(waits) } else { Err(overloaded()) }
     }
 
@@ -206,7 +222,7 @@ impl<S: Stage<Call> + 'static> Flight<S> {
         let waiting = Waiting {
             landing,
             deadline: fetch.deadline,
-            client: fetch.client,
+            client: (self.way, fetch.client),
             aboard: Arc::default(),
             relay: relay.clone(),
         };
@@ -275,6 +291,16 @@ impl<S: Stage<Call> + 'static> Flight<S> {
         }
     }
 
+    /// Whether a failure speaks of the client whose call it was and not of this one: its patience was shorter, or its budget
+    /// is spent.
+    fn is_about_the_pilot(&self, fault: &Fault, waiting: &Waiting, fetch: &Fetch) -> bool {
+        match fault.kind {
+            FaultKind::QuotaExceeded => waiting.deadline < fetch.deadline,
+            FaultKind::BudgetSpent => waiting.client != (self.way, fetch.client),
+            _ => false,
+        }
+    }
+
     async fn in_time<T>(&self, deadline: Moment, future: impl Future<Output = T>) -> Option<T> {
         tokio::time::timeout(deadline.since(self.given.clock.now()), future).await.ok()
     }
@@ -321,16 +347,6 @@ fn overloaded() -> Fault {
 
 fn selects(entry: &Entry, sent: &HeaderMap) -> bool {
     vary::selects(entry, |name| vary::combined(sent, name))
-}
-
-/// Whether a failure speaks of the client whose call it was and not of this one: its patience was shorter, or its budget
-/// is spent.
-fn is_about_the_pilot(fault: &Fault, waiting: &Waiting, fetch: &Fetch) -> bool {
-    match fault.kind {
-        FaultKind::QuotaExceeded => waiting.deadline < fetch.deadline,
-        FaultKind::BudgetSpent => waiting.client != fetch.client,
-        _ => false,
-    }
 }
 
 /// The client's patience ended, its own or its route's; its flight goes on for the others.

@@ -76,7 +76,7 @@ pub struct AddressLimit {
     crowded: AtomicBool,
 }
 
-/// The most addresses remembered at once, give or take [`LOOK_EVERY`].
+/// The most addresses remembered at once, give or take `LOOK_EVERY`.
 pub const MOST_ADDRESSES: usize = 100_000;
 /// How often quiet addresses are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);

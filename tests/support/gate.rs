@@ -27,6 +27,7 @@ pub struct Setup {
     env: Vec<(String, OsString)>,
     files: Vec<(String, Vec<u8>)>,
     options: Vec<String>,
+    ulimit: Option<String>,
 }
 
 /// A gate that runs. Killed when dropped.
@@ -63,6 +64,7 @@ impl Setup {
             env: Vec::new(),
             files: Vec::new(),
             options: Vec::new(),
+            ulimit: None,
         }
     }
 
@@ -103,6 +105,12 @@ impl Setup {
         self
     }
 
+    /// The program starts under these limits, as a shell sets them: `-n 64` for so many descriptors.
+    #[must_use]
+    pub fn ulimit(self, limits: &str) -> Self {
+        Self { ulimit: Some(limits.to_owned()), ..self }
+    }
+
     /// `tollgate serve`, until both listeners are bound; fails with what it printed if it does not get there.
     pub async fn start(self) -> Gate {
         let folder = self.folder();
@@ -132,7 +140,14 @@ impl Setup {
     }
 
     fn command(&self, folder: &TempDir, words: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = match &self.ulimit {
+            None => Command::new(PROGRAM),
+            Some(limits) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", &format!("ulimit {limits}; exec \"$0\" \"$@\""), PROGRAM]);
+                shell
+            }
+        };
         command.args(words).arg("--config").arg(folder.path().join("config.toml")).args(&self.options);
         command.current_dir(folder.path()).env_clear().env("TOLLGATE_LOG_FORMAT", "json");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
@@ -168,6 +183,26 @@ impl Gate {
     /// The process's id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// How many descriptors it has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.id())).expect("the gate runs").count()
+    }
+
+    /// A line of `/proc/PID/status` that speaks of memory, in bytes.
+    pub fn memory(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the gate runs");
+        let line = status.lines().find(|line| line.starts_with(name)).expect("Linux tells");
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+    }
+
+    /// The CPU time it has used, of the user's and the system's: proc(5) counts it in hundredths of a second.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("the gate runs");
+        let (_, rest) = stat.rsplit_once(") ").expect("the name stands in brackets");
+        let ticks: u64 = rest.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10)
     }
 
     /// Everything printed so far.
