@@ -20,7 +20,7 @@ use crate::model::exchange::{Answer, Call, Content, Passed, Question, RouteId};
 use crate::model::fault::Called;
 use crate::model::{Fault, FaultKind, Fields, Moment};
 use crate::rules::addresses::{self, Addresses};
-use crate::rules::reuse::{self, Admission, Exchange, Kept, Policy};
+use crate::rules::reuse::{self, Admission, Exchange, Kept, Policy, Refusal};
 use crate::rules::{groups, ranges, targeted, validators, vary};
 use crate::state::clock::Clock;
 use crate::state::store::{Found, Store};
@@ -209,6 +209,8 @@ impl<S> Keep<S> {
                 let parts = (held.status, fields, held.body.clone());
                 Some(self.entry(policy, asked, parts, said.arrived, kept))
             }
+            // This requester's credentials say nothing of what was stored without them.
+            Admission::Refuse(Refusal::Credentials) => None,
             Admission::Share | Admission::Refuse(_) => {
                 self.given.store.remove(&asked.question.key, self.given.clock.now());
                 None
