@@ -38,6 +38,8 @@ pub struct Gateway {
     environment: Arc<dyn Environment>,
     gate: TcpListener,
     admin: TcpListener,
+    /// Whether the clients' socket outlives the process.
+    outlived: bool,
 }
 
 /// Sockets that outlive the process (systemd's socket activation), in place of binding.
@@ -100,10 +102,11 @@ impl Gateway {
     /// What stands in the way.
     pub fn bind(plan: Plan, environment: Arc<dyn Environment>, given: Sockets) -> Result<Self, StartError> {
         let lasting = Lasting::new(&plan).map_err(StartError::Unprovisioned)?;
+        let outlived = given.gate.is_some();
         let gate = listen("server.listen", plan.server.listen, given.gate)?;
         let admin = listen("admin.listen", plan.admin.listen, given.admin)?;
         let plan = Arc::new(ArcSwap::from_pointee(plan));
-        Ok(Self { plan, lasting: Arc::new(lasting), environment, gate, admin })
+        Ok(Self { plan, lasting: Arc::new(lasting), environment, gate, admin, outlived })
     }
 
     /// Where clients reach it.
@@ -122,13 +125,14 @@ impl Gateway {
     /// What could not be set up; nothing was served then.
     pub async fn serve(self, mut orders: Orders) -> Result<bool, StartError> {
         self.announce();
-        let Self { plan, lasting, environment, gate, admin } = self;
+        let Self { plan, lasting, environment, gate, admin, outlived } = self;
         let running = Running::new(plan, lasting, environment, way).map_err(StartError::Unprovisioned)?;
         let (drain, draining) = watch::channel(false);
         let (stop_admin, admin_stopping) = watch::channel(false);
         let operators = running.admin_listener(admin_stopping);
         let operators = operators.tasks.clone().spawn(operators.serve(admin, running.admin.clone()));
-        let accepting = running.listener(draining).serve(gate, running.gate.clone());
+        let listener = Listener { outlived, ..running.listener(draining) };
+        let accepting = listener.serve(gate, running.gate.clone());
         let mut accepting = std::pin::pin!(accepting);
         let whole = loop {
             let order = tokio::select! {
@@ -214,6 +218,7 @@ impl<P: Respond + 'static> Running<P> {
             tasks: self.lasting.tasks.clone(),
             connections: metrics.connections.clone(),
             refused: metrics.refused_connections.clone(),
+            outlived: false,
             drain,
         }
     }

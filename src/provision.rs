@@ -86,8 +86,10 @@ pub fn provision(
         inspect: Inspect {
             rules: Arc::new(HeadRules {
                 max_target_bytes: plan.server.max_target_bytes,
+                max_headers: plan.server.max_headers,
                 hosts: plan.server.hosts.clone(),
             }),
+            proxies: plan.server.trusted_proxies.as_slice().into(),
         },
         authenticate: Authenticate {
             clients: Arc::new(Clients::new(keys, certificates, plan.server.allow_anonymous, &lasting.pepper)),
@@ -143,7 +145,7 @@ pub fn provision(
                 .iter()
                 .map(|route| {
                     let upstream = &plan.upstreams[route.upstream];
-                    lasting.standing(&upstream.name, upstream.authority.as_str())
+                    (lasting.standing(&upstream.name, upstream.authority.as_str()), upstream.breaker_failures)
                 })
                 .collect(),
             clock: clock.clone(),

@@ -8,6 +8,7 @@
     reason = "the bans keep the gate's environment in one place; a test is not the gate"
 )]
 
+use std::net::IpAddr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tollgate::explain::{Explanation, Reader};
 use tollgate::model::exchange::ClientId;
 use tollgate::provision::reading;
 use tollgate::rules::cache_control::Directives;
+use tollgate::rules::forwarded;
 use tollgate::rules::framing::Framing;
 use tollgate::rules::headers::{remove_echoes, strip_hop_by_hop};
 use tollgate::rules::message::{HeadRules, is_host, normalized, normalized_path};
@@ -264,7 +266,7 @@ fn heads_are_refused_or_name_a_host() {
                 headers.append(name, value);
             }
         }
-        let rules = HeadRules { max_target_bytes: 8192, hosts: None };
+        let rules = HeadRules { max_target_bytes: 8192, max_headers: 100, hosts: None };
         let uri = Uri::from_static("/a");
         if rules.inspect(&Method::GET, &uri, Version::HTTP_11, &headers).is_ok() {
             let host = headers.get(header::HOST).expect("was demanded").to_str().expect("was looked at");
@@ -276,6 +278,49 @@ fn heads_are_refused_or_name_a_host() {
         assert!(
             !headers.contains_key(header::CONNECTION) && !headers.contains_key(header::TRANSFER_ENCODING)
         );
+    });
+}
+
+#[test]
+fn nobody_names_another_as_the_peer() {
+    const FORWARDED: &[&str] = &[
+        "for=",
+        "by=",
+        "\"",
+        "\\",
+        "[",
+        "]",
+        "::1",
+        "192.0.2.1",
+        ":80",
+        ",",
+        ";",
+        "unknown",
+        "\n",
+        "10.0.0.2",
+    ];
+    fuzz!("forwarded", FORWARDED, |text| {
+        let (proxy, client) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([192, 0, 2, 9]));
+        let trusted = ["10.0.0.0/8".parse().expect("is a network")];
+        for name in [header::FORWARDED, http::HeaderName::from_static("x-forwarded-for")] {
+            let word = if name == header::FORWARDED { "for=192.0.2.9" } else { "192.0.2.9" };
+            let mut headers = HeaderMap::new();
+            for line in format!("{text}, {word}").split('\n') {
+                if let Ok(value) = HeaderValue::from_str(line) {
+                    headers.append(name.clone(), value);
+                }
+            }
+            // Where the last line was no field, its sender is whoever stands there.
+            if headers
+                .get_all(&name)
+                .iter()
+                .next_back()
+                .is_some_and(|last| last.as_bytes().ends_with(word.as_bytes()))
+            {
+                let found = forwarded::peer(&trusted, proxy, &headers);
+                assert!(found == client || found == proxy, "{text:?}: {found}");
+            }
+        }
     });
 }
 
@@ -396,6 +441,7 @@ fn any_configuration_is_a_plan_or_a_list_of_mistakes() {
         "\"day\"",
         ".",
         "hosts",
+        "trusted_proxies",
         "methods",
         "url",
         "[upstreams.u]",

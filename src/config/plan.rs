@@ -13,6 +13,7 @@ pub use crate::edge::tls::{Identity, Roots, ServerTls, UpstreamTls};
 pub use crate::edge::upstream::Http2;
 use crate::model::exchange::ClientId;
 use crate::model::secret::Secret;
+use crate::rules::forwarded::Network;
 pub use crate::rules::headers::ForwardHeaders;
 use crate::rules::params::{Params, Unknown};
 use crate::rules::reuse;
@@ -71,6 +72,8 @@ pub struct Server {
     pub max_target_bytes: usize,
     /// The hosts it answers for, in lower case; `None`: any.
     pub hosts: Option<Vec<String>>,
+    /// Whose `Forwarded` names the peer.
+    pub trusted_proxies: Vec<Network>,
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,
     /// The most connections at once.
@@ -144,6 +147,8 @@ pub struct Upstream {
     pub total_timeout: Duration,
     /// The most calls at once.
     pub max_concurrent: usize,
+    /// How many failures in a row make the gate leave it alone for a while; zero: none do.
+    pub breaker_failures: u32,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
     /// Which HTTP it speaks.

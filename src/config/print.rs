@@ -52,6 +52,8 @@ impl Plan {
         page.line("max_headers", server.max_headers);
         page.size("max_target_bytes", server.max_target_bytes);
         page.maybe("hosts", server.hosts.as_ref().map(|hosts| format!("{hosts:?}")));
+        let proxies: Vec<String> = server.trusted_proxies.iter().map(ToString::to_string).collect();
+        page.line("trusted_proxies", format!("{proxies:?}"));
         page.size("max_body_bytes", server.max_body_bytes);
         page.line("max_connections", server.max_connections);
         page.line("max_waiters_per_key", server.max_waiters_per_key);
@@ -139,6 +141,7 @@ fn describe_upstream(upstream: &Upstream, page: &mut Page) {
     page.duration("connect_timeout", upstream.connect_timeout);
     page.duration("timeout", upstream.timeout);
     page.duration("total_timeout", upstream.total_timeout);
+    page.line("breaker_failures", upstream.breaker_failures);
     page.line("max_concurrent", upstream.max_concurrent);
     page.duration("idle_timeout", upstream.idle_timeout);
     let versions = [(Http2::Negotiated, "negotiated"), (Http2::Never, "never"), (Http2::Always, "always")];

@@ -9,6 +9,7 @@ use super::reader::{Item, Table};
 use super::secrets::{Place, credential};
 use super::tls;
 use super::values;
+use crate::rules::forwarded::{Network, NoNetwork};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -43,6 +44,7 @@ pub(super) fn server(mut table: Table<'_>, has_clients: bool, environment: &dyn 
         max_headers: table.or("max_headers", 100, values::count(1..=10_000)),
         max_target_bytes: table.or("max_target_bytes", 8 * KIB, values::size(64..=max_head_bytes)),
         hosts: table.take("hosts", hosts),
+        trusted_proxies: table.or("trusted_proxies", Vec::new(), networks),
         max_body_bytes: table.or("max_body_bytes", 8 * MIB, values::size(0..=GIB)),
         max_connections: table.or("max_connections", 16_384, values::count(1..=1_000_000)),
         max_waiters_per_key: table.or("max_waiters_per_key", 10_000, values::count(1..=1_000_000)),
@@ -76,6 +78,21 @@ fn hosts(item: &Item<'_>) -> Result<Vec<String>, Wrong> {
             Err(Wrong::new(format!("{} is no host", values::quoted(&host)), expected))
         })
         .collect()
+}
+
+/// `trusted_proxies`
+fn networks(item: &Item<'_>) -> Result<Vec<Network>, Wrong> {
+    let expected = "a list of networks such as [\"10.0.0.0/8\", \"2001:db8::1\"]";
+    item.list(expected, |item| {
+        let text = item.text(expected)?;
+        text.parse().map_err(|wrong| match wrong {
+            NoNetwork::Unreadable => Wrong::new(format!("{} is no network", values::quoted(text)), expected),
+            NoNetwork::Beyond(network) => Wrong::new(
+                format!("{} has bits behind its prefix", values::quoted(text)),
+                format!("{network}, or a longer prefix"),
+            ),
+        })
+    })
 }
 
 /// `[admin]`

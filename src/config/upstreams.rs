@@ -12,6 +12,7 @@ use super::reader::{Item, Table};
 use super::secrets::{Place, credential};
 use super::tls;
 use super::values::{self, Base, Calendar};
+use crate::rules::breaker;
 use crate::rules::window::WindowRule;
 
 /// All upstreams, and all their accounts in one list.
@@ -53,6 +54,7 @@ fn upstream(name: &str, mut table: Table<'_>, environment: &dyn Environment) -> 
         timeout: table.or("timeout", Duration::from_secs(10), values::some_time),
         total_timeout: table.or("total_timeout", Duration::from_secs(300), values::some_time),
         max_concurrent: table.or("max_concurrent", 16, values::count(1..=65_536)),
+        breaker_failures: table.or("breaker_failures", breaker::FAILURES, values::count(0..=10_000)),
         idle_timeout: table.or("idle_timeout", Duration::from_secs(60), values::some_time),
         http2: table.or("http2", Http2::Negotiated, values::word(&versions)),
         tls,

@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::listener::{Handler, Listener, Peer, Stream, draining};
 use super::tracked::{Overdue, Progress, Tracked, UnderWay};
+use crate::rules::message::unite_cookies;
 use crate::state::tasks::Tasks;
 
 /// How many streams a client may have reset that were not looked at yet; beyond it the connection ends
@@ -28,6 +29,8 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 const SEND_BUFFER: usize = 256 << 10;
 /// How long a connection that was told to end may take for it once nothing is under way.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long, in a drain, a client may take to answer GOAWAY, or to take the end of its last answer.
+const LEAVE: Duration = Duration::from_secs(3);
 
 /// Runs what hyper spawns as counted tasks.
 #[derive(Clone)]
@@ -51,7 +54,8 @@ pub async fn serve<T: Stream, H: Handler>(
     handler: Arc<H>,
 ) {
     let peer = Arc::new(peer);
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        unite_cookies(request.headers_mut());
         let under_way = UnderWay::among(&progress);
         let request = listener.received(request);
         let (handler, peer) = (handler.clone(), peer.clone());
@@ -71,7 +75,7 @@ pub async fn serve<T: Stream, H: Handler>(
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(limits.body_timeout)
         .serve_connection(TokioIo::new(io), service);
-    let patience = listener.patience();
+    let mut patience = listener.patience();
     let mut drain = listener.drain.clone();
     let mut draining = std::pin::pin!(draining(&mut drain));
     let mut timer = std::pin::pin!(tokio::time::sleep(patience.shortest()));
@@ -88,6 +92,10 @@ pub async fn serve<T: Stream, H: Handler>(
                 // GOAWAY: what the client has sent so far is answered, the rest belongs on another connection.
                 Pin::new(&mut connection).graceful_shutdown();
                 closing = true;
+                // A client that ignores it must not hold the drain up.
+                progress.rest();
+                patience.idle = patience.idle.min(LEAVE);
+                timer.set(tokio::time::sleep(patience.shortest()));
                 continue;
             }
             if timer.as_mut().poll(cx).is_pending() {

@@ -67,6 +67,8 @@ pub struct Listener {
     pub connections: IntGauge,
     /// Connections that ended before a request was understood, by reason.
     pub refused: IntCounterVec,
+    /// Whether the socket outlives this process: what waits in it then is the next one's to answer.
+    pub outlived: bool,
     /// Becomes true when the listener is to close and its connections are to end.
     pub drain: watch::Receiver<bool>,
 }
@@ -98,6 +100,8 @@ pub trait Handler: Send + Sync + 'static {
 /// How long accepting pauses when it fails, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long a new connection that met a drain has for the first byte of a request.
+const FIRST_WORD: Duration = Duration::from_secs(1);
 /// Said to a client that is one too many (RFC 9110 §15.6.4).
 const TOO_MANY: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -109,6 +113,10 @@ impl Listener {
     pub async fn serve<H: Handler>(mut self, tcp: TcpListener, handler: Arc<H>) {
         let mut pause = FIRST_PAUSE;
         loop {
+            if self.outlived && *self.drain.borrow() {
+                return;
+            }
+            // What waits in a socket that closes with this process would be reset: it is accepted first.
             let accepted = tokio::select! {
                 biased;
                 accepted = tcp.accept() => accepted,
@@ -188,16 +196,26 @@ impl Listener {
     ) {
         let mut ahead = [0; PREFACE.len()];
         let mut read = 0;
+        let mut leaving = false;
         while read < PREFACE.len() && ahead[..read] == PREFACE[..read] {
             let left = match self.patience().check(&progress) {
                 Ok(left) => left,
                 Err(Overdue::Head) => return http1::refuse_slow(&self, io.into_io()).await,
                 Err(_) => return,
             };
+            let left = if leaving { left.min(FIRST_WORD) } else { left };
             let bytes = tokio::select! {
+                biased;
                 bytes = io.read(&mut ahead[read..]) => bytes,
-                () = tokio::time::sleep(left) => continue,
-                () = draining(&mut self.drain), if read == 0 => return,
+                () = tokio::time::sleep(left) => match leaving && read == 0 {
+                    true => return,
+                    false => continue,
+                },
+                // A client that has just connected is about to ask.
+                () = draining(&mut self.drain), if !leaving => {
+                    leaving = true;
+                    continue;
+                }
             };
             match bytes {
                 Ok(0) | Err(_) => break,

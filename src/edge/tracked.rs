@@ -230,7 +230,7 @@ impl UnderWay {
     /// `body`, as this request's answer.
     pub fn answer<B>(self, body: B) -> Sent<B> {
         self.mark(true);
-        Sent { body, under_way: self }
+        Sent { body, rest: Bytes::new(), under_way: self }
     }
 
     /// The answer waits for its client from now on, or its client for it.
@@ -252,8 +252,15 @@ impl Drop for UnderWay {
 #[derive(Debug)]
 pub struct Sent<B> {
     body: B,
+    /// Of the body's last frame, what was not asked for yet.
+    rest: Bytes,
     under_way: UnderWay,
 }
+
+/// The most bytes that are handed over at once where several answers share a connection: HTTP/2 is asked for a frame as
+/// soon as its window is open at all, and keeps the rest, so that a body of one frame would be over before its client
+/// had taken any of it.
+const PIECE: usize = 64 << 10;
 
 impl<B: HttpBody<Data = Bytes, Error = BodyError> + Unpin> HttpBody for Sent<B> {
     type Data = Bytes;
@@ -263,17 +270,34 @@ impl<B: HttpBody<Data = Bytes, Error = BodyError> + Unpin> HttpBody for Sent<B> 
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if !self.rest.is_empty() {
+            self.under_way.mark(true);
+            let at = self.rest.len().min(PIECE);
+            let piece = self.rest.split_to(at);
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        let mut polled = Pin::new(&mut self.body).poll_frame(cx);
         self.under_way.mark(polled.is_ready());
+        if let (Poll::Ready(Some(Ok(frame))), true) = (&mut polled, self.under_way.beat.is_some())
+            && let Some(bytes) = frame.data_mut().filter(|bytes| bytes.len() > PIECE)
+        {
+            self.rest = bytes.split_off(PIECE);
+        }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut left = SizeHint::new();
+        left.set_lower(hint.lower() + rest);
+        if let Some(upper) = hint.upper() {
+            left.set_upper(upper + rest);
+        }
+        left
     }
 }
 

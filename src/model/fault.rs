@@ -100,6 +100,8 @@ faults! {
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body-too-large", Client, false, Info, "The request's body is too large.";
     /// The request's target is longer than the gate takes.
     TargetTooLong = URI_TOO_LONG, "target-too-long", Client, false, Info, "The request's target is too long.";
+    /// The request has more header fields than the gate takes.
+    TooManyFields = REQUEST_HEADER_FIELDS_TOO_LARGE, "too-many-fields", Client, false, Info, "The request has too many header fields.";
     /// An `Expect` other than `100-continue`.
     ExpectationUnknown = EXPECTATION_FAILED, "expectation-unknown", Client, false, Info, "The gate does not know this expectation.";
     /// The target names a host that the gate does not answer for.

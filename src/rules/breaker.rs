@@ -8,14 +8,16 @@
 //! ```
 //!
 //! A connection that cannot be made counts at once. A timeout, or a 502, 503 or 504, may be about one poisonous
-//! question; those count once two questions met them.
+//! question, or a short burst; those count once two questions met them, and nobody has been answered for a while.
 
 use std::time::Duration;
 
 use crate::model::moment::Moment;
 
-/// How many failures in a row open the breaker.
+/// How many failures in a row open the breaker, where nobody says otherwise.
 pub const FAILURES: u32 = 5;
+/// How long nobody must have been answered for timeouts and errors to count.
+pub const WHILE: Duration = Duration::from_secs(1);
 /// How long it refuses, at first.
 pub const FIRST_GAP: Duration = Duration::from_secs(1);
 /// How long it refuses at most.
@@ -58,6 +60,7 @@ pub struct Run {
     questions: u32,
     only: Option<u64>,
     several: bool,
+    since: Option<Moment>,
 }
 
 impl Default for Breaker {
@@ -67,7 +70,8 @@ impl Default for Breaker {
 }
 
 impl Run {
-    fn add(&mut self, failure: Failure) {
+    fn add(&mut self, failure: Failure, now: Moment) {
+        self.since.get_or_insert(now);
         match failure {
             Failure::Connect => self.connects += 1,
             Failure::Question(question) => {
@@ -78,8 +82,9 @@ impl Run {
         }
     }
 
-    fn counts(&self) -> u32 {
-        self.connects + if self.several { self.questions } else { 0 }
+    fn counts(&self, now: Moment) -> u32 {
+        let lasting = self.since.is_some_and(|since| now.since(since) >= WHILE);
+        self.connects + if self.several && lasting { self.questions } else { 0 }
     }
 }
 
@@ -106,12 +111,12 @@ impl Breaker {
         *self = Self::default();
     }
 
-    /// A call failed at `now`.
-    pub fn failed(&mut self, failure: Failure, now: Moment) {
+    /// A call failed at `now`; `most` in a row are too many, zero of them never.
+    pub fn failed(&mut self, failure: Failure, most: u32, now: Moment) {
         match self {
             Self::Passing(run) => {
-                run.add(failure);
-                if run.counts() >= FAILURES {
+                run.add(failure, now);
+                if most > 0 && run.counts(now) >= most {
                     *self = Self::Refusing { until: now + FIRST_GAP, gap: FIRST_GAP };
                 }
             }
@@ -143,14 +148,14 @@ mod tests {
         let mut breaker = Breaker::default();
         for _ in 0..FAILURES {
             assert_eq!(breaker.admit(at(0)), Ok(()));
-            breaker.failed(Failure::Connect, at(0));
+            breaker.failed(Failure::Connect, FAILURES, at(0));
         }
         assert_eq!(breaker.admit(at(0)), Err(FIRST_GAP));
         let mut now = 1;
         for gap in [2, 4, 8, 16, 30, 30] {
             assert_eq!(breaker.admit(at(now)), Ok(()), "one probe passes");
             assert!(breaker.admit(at(now)).is_err(), "its neighbour does not");
-            breaker.failed(Failure::Connect, at(now));
+            breaker.failed(Failure::Connect, FAILURES, at(now));
             assert_eq!(breaker.admit(at(now)), Err(Duration::from_secs(gap)));
             now += gap;
         }
@@ -163,10 +168,11 @@ mod tests {
     fn one_poisonous_question_does_not_open_it_but_two_do() {
         let mut breaker = Breaker::default();
         for _ in 0..100 {
-            breaker.failed(Failure::Question(1), at(0));
+            breaker.failed(Failure::Question(1), FAILURES, at(0));
         }
-        assert!(!breaker.is_open());
-        breaker.failed(Failure::Question(2), at(0));
+        breaker.failed(Failure::Question(2), FAILURES, at(0));
+        assert!(!breaker.is_open(), "a burst is no outage");
+        breaker.failed(Failure::Question(1), FAILURES, at(1));
         assert!(breaker.is_open());
     }
 
@@ -174,8 +180,8 @@ mod tests {
     fn an_answer_between_failures_begins_a_new_run() {
         let mut breaker = Breaker::default();
         for question in 0..100 {
-            breaker.failed(Failure::Question(question), at(0));
-            breaker.failed(Failure::Connect, at(0));
+            breaker.failed(Failure::Question(question), FAILURES, at(0));
+            breaker.failed(Failure::Connect, FAILURES, at(0));
             breaker.answered();
         }
         assert!(!breaker.is_open());
@@ -187,5 +193,15 @@ mod tests {
         assert_eq!(breaker.admit(at(1)), Ok(()));
         assert_eq!(breaker.admit(at(1)), Err(FIRST_GAP));
         assert_eq!(breaker.admit(at(2)), Ok(()));
+    }
+
+    #[test]
+    fn none_means_never() {
+        let mut breaker = Breaker::default();
+        for question in 0..100 {
+            breaker.failed(Failure::Question(question), 0, at(0));
+            breaker.failed(Failure::Connect, 0, at(0));
+        }
+        assert!(!breaker.is_open());
     }
 }

@@ -15,6 +15,8 @@ use crate::model::FaultKind;
 pub struct HeadRules {
     /// The longest target, in bytes.
     pub max_target_bytes: usize,
+    /// The most header fields.
+    pub max_headers: usize,
     /// The hosts that are served, in lower case, without ports; `None`: any.
     pub hosts: Option<Vec<String>>,
 }
@@ -50,6 +52,12 @@ impl HeadRules {
             return Err(Objection {
                 kind: FaultKind::TargetTooLong,
                 why: "the target is longer than the gate takes",
+            });
+        }
+        if headers.len() > self.max_headers {
+            return Err(Objection {
+                kind: FaultKind::TooManyFields,
+                why: "there are more fields than the gate takes",
             });
         }
         let host = host(uri, version, headers)?;
@@ -104,7 +112,20 @@ fn host<'a>(uri: &'a Uri, version: Version, headers: &'a HeaderMap) -> Result<Op
         Some(_) => return Err(malformed("the Host is not valid")),
         None => None,
     };
-    Ok(uri.authority().map(Authority::as_str).or(named))
+    let authority = uri.authority().map(Authority::as_str);
+    match (authority, named) {
+        // "… the request MUST contain either an ":authority" pseudo-header field or a "Host" header field" (RFC 9113
+        // §8.3.1): parsers of HTTP/2 leave this to us.
+        (None, None) if version == Version::HTTP_2 => Err(malformed("there is neither :authority nor Host")),
+        // "A server SHOULD treat a request as malformed if it contains a Host header field that identifies an entity that
+        // differs from the entity in the ":authority" pseudo-header field" (RFC 9113 §8.3.1).
+        (Some(authority), Some(host))
+            if version == Version::HTTP_2 && !authority.eq_ignore_ascii_case(host) =>
+        {
+            Err(malformed("the Host is not the :authority"))
+        }
+        _ => Ok(authority.or(named)),
+    }
 }
 
 /// `uri-host [ ":" port ]` with a host that is not empty: "A sender MUST NOT generate an "http" URI with an empty host
@@ -166,6 +187,19 @@ fn expectations(version: Version, headers: &HeaderMap) -> Result<(), Objection> 
         return Ok(());
     }
     Err(Objection { kind: FaultKind::ExpectationUnknown, why: "the gate knows only 100-continue" })
+}
+
+/// "If there are multiple Cookie header fields after decompression, these MUST be concatenated into a single octet string
+/// using the two-octet delimiter of 0x3B, 0x20 … before being passed into a non-HTTP/2 context" (RFC 9113 §8.2.3).
+pub fn unite_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() < 2 {
+        return;
+    }
+    if let Ok(mut united) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+        united.set_sensitive(true);
+        headers.insert(header::COOKIE, united);
+    }
 }
 
 /// What is wrong with an answer's head so that its body, and with it the connection, cannot be trusted.

@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod breaker;
 pub mod cache_control;
 pub mod dates;
+pub mod forwarded;
 pub mod framing;
 pub mod freshness;
 pub mod groups;

@@ -34,8 +34,8 @@ struct Health {
 /// The layer.
 #[derive(Debug, Clone)]
 pub struct AttemptLayer {
-    /// How each route's upstream has been doing, by place.
-    pub standings: Arc<[Standing]>,
+    /// How each route's upstream has been doing, by place, and how many failures in a row are too many of it.
+    pub standings: Arc<[(Standing, u32)]>,
     /// The time.
     pub clock: Clock,
 }
@@ -76,11 +76,11 @@ impl Standing {
         Ok(())
     }
 
-    fn judge(&self, result: &Result<Answer, Fault>, question: u64, clock: &Clock) {
+    fn judge(&self, result: &Result<Answer, Fault>, (question, most): (u64, u32), clock: &Clock) {
         let mut health = self.health();
         match sign(result, question) {
             Sign::Well => health.breaker.answered(),
-            Sign::Failing(failure) => health.breaker.failed(failure, clock.now()),
+            Sign::Failing(failure) => health.breaker.failed(failure, most, clock.now()),
             Sign::None => {}
         }
         self.0.open.set(health.breaker.is_open().into());
@@ -103,13 +103,13 @@ impl Standing {
 
 impl<S: Stage<Call>> Stage<Call> for Attempt<S> {
     async fn call(&self, call: Call) -> Result<Answer, Fault> {
-        let Some(standing) = self.given.standings.get(call.route.place()) else {
+        let Some((standing, most)) = self.given.standings.get(call.route.place()) else {
             return Err(FaultKind::NoSuchRoute.into());
         };
         standing.admit(&self.given.clock)?;
         let (spare, method, question) = (spare(&call), call.method.clone(), call.question.key.hash_word());
         let result = self.inner.call(call).await;
-        standing.judge(&result, question, &self.given.clock);
+        standing.judge(&result, (question, *most), &self.given.clock);
         let (Some(call), Err(fault)) = (spare, &result) else { return result };
         match retry::decide(&method, fault) {
             Again::No => return result,
@@ -120,7 +120,7 @@ impl<S: Stage<Call>> Stage<Call> for Attempt<S> {
         }
         standing.admit(&self.given.clock)?;
         let result = self.inner.call(call).await;
-        standing.judge(&result, question, &self.given.clock);
+        standing.judge(&result, (question, *most), &self.given.clock);
         result
     }
 }

@@ -11,6 +11,7 @@ use http::{Method, Uri};
 use super::{Decide, Next};
 use crate::model::exchange::{Arrival, Ask, ClientId, Known, Question, RouteId, Routed};
 use crate::model::{Fault, FaultKind};
+use crate::rules::forwarded::{self, Network};
 use crate::rules::identity::{Clients, Sender};
 use crate::rules::message::{HeadRules, Objection, normalized};
 use crate::rules::params::{Params, Refusal};
@@ -25,6 +26,8 @@ use crate::state::remembered::Remembered;
 pub struct Inspect {
     /// What heads are held to.
     pub rules: Arc<HeadRules>,
+    /// Whose word on the peer is taken.
+    pub proxies: Arc<[Network]>,
 }
 
 impl Decide<Box<Arrival>> for Inspect {
@@ -47,6 +50,10 @@ impl Decide<Box<Arrival>> for Inspect {
                 let is_tunnel = kind == FaultKind::NoTunnel;
                 return Next::refuse(if is_tunnel { fault.allow(String::new()) } else { fault });
             }
+        }
+        if !self.proxies.is_empty() {
+            let peer = forwarded::peer(&self.proxies, arrival.peer.ip(), &arrival.headers);
+            arrival.peer.set_ip(peer);
         }
         Next::On(arrival)
     }

@@ -5,7 +5,8 @@
 //! The fields may stand at the top or in an object `fields`, as `tracing-subscriber` has it by default.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -123,12 +124,28 @@ impl Setup {
             .unwrap_or_else(|e| panic!("cannot start {PROGRAM}: {e}"));
         let (lines, sink) = Lines::new();
         drain(&mut child, sink);
-        // Owned from here on, so that a failure below leaves no process behind.
-        let unbound = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut gate = Gate { child, gate: unbound, admin: unbound, lines, folder };
-        gate.gate = gate.lines.find("the gate listens", |lines| listening(lines, "gate")).await;
-        gate.admin = gate.lines.find("the admin listens", |lines| listening(lines, "admin")).await;
-        gate
+        Gate::listening(child, lines, folder).await
+    }
+
+    /// The same with sockets that it is passed, as systemd does it: file descriptors 3 and 4, and who they are for.
+    pub async fn activate(self, gate: &TcpListener, admin: &TcpListener) -> Gate {
+        const PASS: &str = "exec 3<&0 4<&1 0</dev/null 1>&2; LISTEN_FDS=2 LISTEN_PID=$$; export LISTEN_FDS LISTEN_PID; exec \"$@\"";
+        let folder = self.folder();
+        let command = self.command(&folder, &["serve"]);
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", PASS, "sh"]).arg(command.get_program()).args(command.get_args());
+        shell.current_dir(folder.path()).env_clear();
+        shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let socket = |listener: &TcpListener| OwnedFd::from(listener.try_clone().unwrap());
+        let mut child = shell
+            .stdin(socket(gate))
+            .stdout(socket(admin))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot start {PROGRAM}: {e}"));
+        let (lines, sink) = Lines::new();
+        sink.drain(child.stderr.take().expect("piped"));
+        Gate::listening(child, lines, folder).await
     }
 
     /// Runs `tollgate WORDS… --config FILE` to its end.
@@ -170,6 +187,16 @@ impl Setup {
 }
 
 impl Gate {
+    /// Waits until both listeners are there.
+    async fn listening(child: Child, lines: Lines, folder: TempDir) -> Self {
+        // Owned from here on, so that a failure below leaves no process behind.
+        let unbound = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut gate = Self { child, gate: unbound, admin: unbound, lines, folder };
+        gate.gate = gate.lines.find("the gate listens", |lines| listening(lines, "gate")).await;
+        gate.admin = gate.lines.find("the admin listens", |lines| listening(lines, "admin")).await;
+        gate
+    }
+
     /// Where the gate listens.
     pub fn addr(&self) -> SocketAddr {
         self.gate

@@ -9,6 +9,7 @@
 //! | [`json_server`] | the npm package `json-server` serving real messages |
 //! | [`shipped`] | the gate with the shipped configuration, in front of another upstream |
 //! | [`client`] | a client that neither corrects nor hides anything |
+//! | [`http2`] | HTTP/2 on either side, and plain frames |
 //! | [`tls`] | a private authority and what it signs |
 
 #![allow(dead_code, unreachable_pub, reason = "each test file compiles this module and uses a part of it")]
@@ -20,6 +21,7 @@
 
 pub mod client;
 pub mod gate;
+pub mod http2;
 pub mod json_server;
 pub mod lines;
 pub mod shipped;
