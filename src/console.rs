@@ -13,6 +13,7 @@ use crate::explain::{Explanation, Reader};
 use crate::lasting::Lasting;
 use crate::model::exchange::{Answer, Known};
 use crate::model::{Body, Fault, FaultKind};
+use crate::purge::Purge;
 use crate::stages::steps::OwnPages;
 use crate::state::clock::Clock;
 
@@ -75,5 +76,13 @@ impl Console for Operators {
 
     fn explain(&self, request: &str) -> Result<String, String> {
         Explanation::of(&self.plan.load(), request, Reader::Operator).map(|explanation| explanation.to_json())
+    }
+
+    fn purge(&self, query: &str) -> Result<String, String> {
+        let purge = Purge::of(&self.plan.load(), query)?;
+        let erased = purge.run(&self.lasting.store, self.lasting.clock.now());
+        // What was asked for may be about a person; how much went is not.
+        tracing::info!(erased, "purged");
+        Ok(format!("{{\"erased\":{erased}}}\n"))
     }
 }

@@ -70,7 +70,7 @@ impl Explanation {
     }
 }
 
-fn parse(request: &str) -> Result<(Method, Uri), String> {
+pub(crate) fn parse(request: &str) -> Result<(Method, Uri), String> {
     let request = request.trim();
     let (method, target) = match request.split_once(' ') {
         Some((method, target)) if !method.contains('/') => (method, target.trim()),

@@ -15,6 +15,7 @@ pub mod handler;
 pub mod lasting;
 pub mod pipeline;
 pub mod provision;
+pub mod purge;
 
 // floor 4: sockets, without policy
 pub mod edge;

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The floors, lowest first. A file imports lower floors only.
-const FLOORS: [&[&str]; 11] = [
+const FLOORS: [&[&str]; 13] = [
     &["model"],
     &["rules"],
     &["state"],
@@ -19,7 +19,9 @@ const FLOORS: [&[&str]; 11] = [
     &["config"],
     &["pipeline", "lasting"],
     &["provision"],
-    &["explain", "console", "handler"],
+    &["explain"],
+    &["purge"],
+    &["console", "handler"],
     &["gateway"],
     &["main", "lib"],
 ];

@@ -24,6 +24,11 @@ pub trait Console: Send + Sync + 'static {
     /// # Errors
     /// What is wrong with the request as written.
     fn explain(&self, request: &str) -> Result<String, String>;
+    /// Erases what the query names; says as JSON how many entries went.
+    ///
+    /// # Errors
+    /// What is wrong with the query.
+    fn purge(&self, query: &str) -> Result<String, String>;
 }
 
 /// The handler of the admin listener.
@@ -35,7 +40,8 @@ pub struct Admin {
 }
 
 /// The pages, for those who ask for another.
-const PAGES: &str = "/metrics /livez /readyz /config /explain?request=GET%20/path\n";
+const PAGES: &str =
+    "/metrics /livez /readyz /config /explain?request=GET%20/path /purge?request=GET%20/path\n";
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
@@ -78,6 +84,16 @@ impl Admin {
             }
             "/config" => page(StatusCode::OK, TEXT, self.console.config()),
             "/explain" => self.explain(request.uri().query().unwrap_or_default()),
+            "/purge" if *request.method() != Method::POST => {
+                let mut refused =
+                    page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "purging is asked for with POST\n");
+                refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+                refused
+            }
+            "/purge" => match self.console.purge(request.uri().query().unwrap_or_default()) {
+                Ok(purged) => page(StatusCode::OK, JSON, purged),
+                Err(mistake) => page(StatusCode::BAD_REQUEST, TEXT, mistake + "\n"),
+            },
             _ => page(StatusCode::NOT_FOUND, TEXT, format!("the admin listener has {PAGES}")),
         }
     }

@@ -1,5 +1,6 @@
 //! Under which keys a resource of an upstream may be held: what an unsafe request invalidates (RFC 9111 §4.4).
 
+use bytes::Bytes;
 use http::Method;
 use http::header::{self, HeaderMap};
 use http::uri::{Authority, Scheme};
@@ -39,6 +40,11 @@ impl Addresses {
         let mut targets = vec![target.to_owned()];
         targets.extend(locations.filter_map(|location| place.resolve(target, location)));
         targets.iter().flat_map(|target| self.keys(place, target)).collect()
+    }
+
+    /// The groups of an answer by what was asked.
+    pub fn tags(&self, route: RouteId, target: &str) -> Vec<Bytes> {
+        self.0.get(route.place()).map_or(Vec::new(), |place| place.reading.tags(target))
     }
 
     /// The upstream's name on `route`: groups of responses are its own.

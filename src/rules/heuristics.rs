@@ -23,5 +23,6 @@ pub fn is_understood(status: StatusCode) -> bool {
 /// no more than some fraction of the interval since that time. A typical setting of this fraction might be 10%" (RFC
 /// 9111 §4.2.2).
 pub fn lifetime(modified: SystemTime, dated: SystemTime) -> Option<Duration> {
-    Some((dated.duration_since(modified).ok()? / 10).min(LONGEST_GUESS))
+    let unchanged = dated.duration_since(modified).ok()?.as_secs();
+    Some(Duration::from_secs(unchanged / 10).min(LONGEST_GUESS))
 }

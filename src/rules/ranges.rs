@@ -10,8 +10,9 @@ use http::header::{self, HeaderMap, HeaderValue};
 use super::validators::Tag;
 use crate::model::entry::{Entry, Part, Span};
 
-/// "A server that supports range requests MAY ignore or reject a Range header field that contains … [many small or
-/// overlapping ranges]" (§14.2): more than so many are ignored.
+/// "A server that supports range requests MAY ignore or reject a Range header field that contains an invalid
+/// ranges-specifier …, a ranges-specifier with more than two overlapping ranges, or a set of many small ranges" (§14.2):
+/// more than so many are ignored.
 const MOST_RANGES: usize = 16;
 
 /// What a `Range` comes to, of so many bytes.
@@ -225,8 +226,8 @@ pub fn of_part(entry: &Entry, within: &Within) -> (StatusCode, HeaderMap, Bytes)
     (StatusCode::PARTIAL_CONTENT, fields, body)
 }
 
-/// Two parts as one: "a cache … MAY combine [them] … if they all share the same strong validator" (RFC 9111 §3.4; RFC
-/// 9110 §15.3.7.3). The fields of the newer count; one that is all there is the whole.
+/// Two parts as one, which parts may become that "all share the same strong validator" (RFC 9111 §3.4; RFC 9110
+/// §15.3.7.3). The fields of the newer count; one that is all there is the whole.
 pub fn combined(held: &Entry, new: &Entry) -> Option<Entry> {
     let (old, now) = (held.part.as_deref()?.span?, new.part.as_deref()?.span?);
     let tags = [held, new].map(|entry| entry.fields.first(&header::ETAG));

@@ -197,7 +197,7 @@ fn judge(policy: &Policy, exchange: Exchange<'_>) -> Admission {
         facts,
         initial_age: freshness::initial_age(headers, exchange.delay, wall),
         selectors,
-        // "no-cache=… the cache MUST NOT use the listed header fields" (§5.2.2.4), "private=… MUST NOT store [them]"
+        // The fields that `no-cache="…"` lists are not used without validation (§5.2.2.4), those of `private="…"` not stored
         // (§5.2.2.7).
         without: said.no_cache_fields.into_iter().chain(said.private_fields).collect(),
     })

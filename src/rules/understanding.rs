@@ -6,11 +6,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 
 use crate::model::exchange::{Question, Window};
 use crate::model::key::Key;
+use crate::rules::groups;
 use crate::rules::headers::looks_like;
 use crate::rules::params::{Params, Rule, Understood, sorted_by_name};
 use crate::rules::routes::Path;
@@ -71,6 +73,19 @@ impl Reading {
             target,
         };
         (question, understood)
+    }
+
+    /// The groups that an answer to `target` belongs to by what was asked: one for each parameter that was understood,
+    /// page and size aside. Without declared parameters nothing is known of a query.
+    pub fn tags(&self, target: &str) -> Vec<Bytes> {
+        let (Some(params), Some((_, query))) = (&self.params, target.split_once('?')) else {
+            return Vec::new();
+        };
+        let places = self.window.map_or([None, None], |(page, size)| [Some(page), Some(size)]);
+        let windows: Vec<&str> = places.iter().flatten().filter_map(|at| params.names().nth(*at)).collect();
+        let is_window = |pair: &&str| pair.split('=').next().is_some_and(|name| windows.contains(&name));
+        let pairs = query.split('&').filter(|pair| !is_window(pair));
+        pairs.map(|pair| groups::scoped(&self.scope[0], format!("?{pair}").as_bytes())).collect()
     }
 
     /// The path under which the gate serves what lies at `path` of the upstream, if this route does.

@@ -43,8 +43,8 @@ impl<'a> Tag<'a> {
 pub const CONDITIONS: [HeaderName; 4] =
     [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE];
 
-/// Puts `entry`'s validators into a request: "a cache … SHOULD generate an If-None-Match … [and] If-Modified-Since"
-/// (RFC 9111 §4.3.1). Whether it had any.
+/// Puts `entry`'s validators into a request, its entity tag as `If-None-Match` and its date as `If-Modified-Since` (RFC
+/// 9111 §4.3.1). Whether it had any.
 pub fn ask_whether_changed(headers: &mut HeaderMap, entry: &Entry) -> bool {
     let mut asks = false;
     for (from, to) in
@@ -65,8 +65,8 @@ pub fn has_validator(headers: &HeaderMap) -> bool {
     headers.contains_key(header::ETAG) || headers.contains_key(header::LAST_MODIFIED)
 }
 
-/// Fields that a 304 or a HEAD never changes: the body they describe is still the one that is held ("header fields …
-/// that the cache's stored response depends on", RFC 9111 §3.2).
+/// Fields that a 304 or a HEAD never changes: they describe the body, and that is still the one that is held (RFC 9111
+/// §3.2 excepts what a cache "depends upon" and `Content-Length`).
 const OF_THE_BODY: [HeaderName; 8] = [
     header::CONTENT_LENGTH,
     header::CONTENT_ENCODING,
@@ -78,10 +78,9 @@ const OF_THE_BODY: [HeaderName; 8] = [
     HeaderName::from_static("repr-digest"),
 ];
 
-/// `entry`'s fields as a 304 leaves them: "the cache MUST … replac[e] the header fields that are already present"
-/// (RFC 9111 §3.2, §4.3.4). `None` where the 304 is about another response: "if the new response contains any strong
-/// validators … [and] none of the stored responses contain at least one of the same strong validators, then the cache
-/// MUST NOT use the new response to update any stored responses".
+/// `entry`'s fields as a 304 leaves them: each that it names is replaced, each that it does not is left (RFC 9111 §3.2).
+/// `None` where the 304 is about another response: "If none of the stored responses contain at least one of the same
+/// strong validators, then the cache MUST NOT use the new response to update any stored responses" (§4.3.4).
 pub fn freshened(entry: &Entry, said: &HeaderMap) -> Option<HeaderMap> {
     let held = entry.fields.first(&header::ETAG);
     if let Some(new) = said.get(header::ETAG).and_then(|value| Tag::parse(value.as_bytes()))

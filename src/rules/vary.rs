@@ -8,7 +8,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use crate::model::entry::{Entry, Selectors};
 
 /// All values of a request's field as one, or `None` where it has none: "combining multiple header field lines with
-/// the same field name (see Section 5.2 of [HTTP])" (RFC 9111 §4.1). Borrowed where there is one line, which is nearly always.
+/// the same field name" (RFC 9111 §4.1). Borrowed where there is one line, which is nearly always.
 pub fn combined<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
     let mut lines = headers.get_all(name).iter();
     let first = lines.next()?.as_bytes();

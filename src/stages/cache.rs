@@ -226,6 +226,9 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
         else {
             return None;
         };
+        if own_credentials(ask, rules) && !is_shared_by_upstream(&entry) {
+            return None;
+        }
         let others = validators::CONDITIONS.iter().any(|name| wishes.conditions.contains_key(name));
         if others || !validators::allows_range(&wishes.conditions, &entry, wall) {
             return None;

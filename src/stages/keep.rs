@@ -20,7 +20,7 @@ use crate::model::exchange::{Answer, Call, Content, Passed, Question, RouteId};
 use crate::model::fault::Called;
 use crate::model::{Fault, FaultKind, Fields, Moment};
 use crate::rules::addresses::{self, Addresses};
-use crate::rules::reuse::{self, Admission, Exchange, Kept, Policy};
+use crate::rules::reuse::{self, Admission, Exchange, Kept, Policy, Refusal};
 use crate::rules::{groups, ranges, targeted, validators, vary};
 use crate::state::clock::Clock;
 use crate::state::store::{Found, Store};
@@ -209,6 +209,8 @@ impl<S> Keep<S> {
                 let parts = (held.status, fields, held.body.clone());
                 Some(self.entry(policy, asked, parts, said.arrived, kept))
             }
+            // This requester's credentials say nothing of what was stored without them.
+            Admission::Refuse(Refusal::Credentials) => None,
             Admission::Share | Admission::Refuse(_) => {
                 self.given.store.remove(&asked.question.key, self.given.clock.now());
                 None
@@ -269,7 +271,10 @@ impl<S> Keep<S> {
         }
         let asked_range = asked.sent.get(header::RANGE).filter(|_| status == StatusCode::PARTIAL_CONTENT);
         let part = ranges::part(asked_range, &fields, body.len());
-        let groups = groups::of(&fields, self.given.addresses.origin(asked.route));
+        let addresses = &self.given.addresses;
+        let stated = groups::of(&fields, addresses.origin(asked.route));
+        let groups: Box<[Bytes]> =
+            addresses.tags(asked.route, &asked.question.target).into_iter().chain(stated).collect();
         let parts = (status, Fields::from_map(&fields), body);
         Entry::new(parts, arrived, kept.initial_age, kept.facts, kept.selectors)
             .with_part(part)

@@ -414,3 +414,40 @@ async fn the_upstreams_words_count_unless_set_aside() {
         world.quiet().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn somebody_with_credentials_asks_about_what_is_held_and_takes_it_from_nobody() {
+    let world = World::new(&Config {
+        route: "forward_headers = [\"authorization\"]",
+        cache: "heuristics = false",
+        ..Config::default()
+    });
+    world.upstream.plays(|heard| {
+        let known = heard.header("if-none-match") == Some("\"a\"");
+        let reply = if known { reply(304, "") } else { reply(200, format!("#{}", heard.n)) };
+        reply.with("etag", "\"a\"").with("cache-control", "max-age=10")
+    });
+    world.get("/r").send().await;
+    pass(s(20)).await;
+    let own = world.get("/r").with("authorization", "x").send().await;
+    assert_eq!((own.text(), own.cache()), ("#1", "fwd=stale; fwd-status=304"));
+    // What was stored without credentials is still held, and still only asked about.
+    let again = world.get("/r").send().await;
+    assert_eq!((again.text(), again.cache()), ("#1", "fwd=stale; fwd-status=304; stored"));
+    assert_eq!(world.get("/r").send().await.cache(), "hit; ttl=10");
+    assert_eq!(world.calls(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_an_answer_that_would_be_somebody_elses() {
+    let world = caching("heuristics = false");
+    world
+        .upstream
+        .plays(|heard| reply(200, format!("#{}", heard.n)).with("cache-control", "no-store").after(s(1)));
+    let first = all(world.crowd(8, "/r").await).await;
+    assert!(first.iter().any(|got| got.took == s(2)), "they found out by waiting");
+    let second = all(world.crowd(8, "/r").await).await;
+    assert!(second.iter().all(|got| got.took == s(1)), "now they know");
+    assert_eq!(world.calls(), 16);
+    world.quiet().await;
+}
