@@ -454,18 +454,14 @@ pub fn get(stream: u32, target: &str, more: &[(&str, &str)]) -> Vec<u8> {
 /// An integer with a prefix of seven bits (RFC 7541 §5.1).
 fn length(mut value: usize) -> Vec<u8> {
     if value < 127 {
-        return vec![low(value)];
+        return vec![u8::try_from(value).unwrap()];
     }
     value -= 127;
     let mut bytes = vec![127];
     while value >= 128 {
-        bytes.push(low(value % 128) | 128);
+        bytes.push(u8::try_from(value % 128).unwrap() | 128);
         value /= 128;
     }
-    bytes.push(low(value));
+    bytes.push(u8::try_from(value).unwrap());
     bytes
-}
-
-fn low(value: usize) -> u8 {
-    u8::try_from(value).expect("is below 256")
 }
