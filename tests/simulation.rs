@@ -25,7 +25,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tollgate::config::{Environment, System, load};
-use tollgate::edge::arriving::Arriving;
+use tollgate::edge::arriving::{Arriving, Pace};
 use tollgate::edge::http1;
 use tollgate::edge::listener::{Limits, Listener, Peer, Stream};
 use tollgate::edge::tracked::{Progress, Tracked};
@@ -160,7 +160,8 @@ impl Stage<Signed<Grant>> for Simulated {
         grant.answered();
         let (head, incoming) = response.into_parts();
         let arrived = self.0.now();
-        let body = Body::stream(Arriving::new(incoming, SILENCE, grant, None));
+        let pace = Pace { silence: SILENCE, total: SILENCE * 10, clock: self.0.clone() };
+        let body = Body::stream(Arriving::new(incoming, pace, grant, None));
         Ok(Answer {
             content: Content::Passed(Passed { status: head.status, headers: head.headers, body, arrived }),
             cache: CacheStatus::Forwarded { why, status: 200, stored: false, collapsed: false },
@@ -227,6 +228,7 @@ async fn gate(shown: Arc<Mutex<Option<Arc<Lasting>>>>) -> turmoil::Result {
     let limits = Limits {
         header_timeout: ms(2000),
         body_timeout: ms(5000),
+        body_total_timeout: ms(60_000),
         idle_timeout: ms(5000),
         max_head_bytes: 64 << 10,
         max_headers: 100,
@@ -251,7 +253,7 @@ async fn gate(shown: Arc<Mutex<Option<Arc<Lasting>>>>) -> turmoil::Result {
         let (serving, handler, clock) = (serving.clone(), handler.clone(), lasting.clock.clone());
         lasting.tasks.spawn(async move {
             let progress = Progress::new(clock);
-            let peer = Peer { address, certificate: None };
+            let peer = Peer { address, certificate: None, interim: None };
             http1::serve(&serving, Tracked::new(Wire(stream), progress.clone()), progress, peer, handler)
                 .await;
         });
