@@ -44,7 +44,7 @@ use tollgate::stages::Stage;
 use tollgate::stages::observe::{Reported, Respond};
 use tollgate::stages::steps::OwnPages;
 use tollgate::state::clock::Clock;
-use tollgate::state::quota::Grant;
+use tollgate::state::grant::Grant;
 
 const PATH: &str = "/conversations/messages/list";
 const CANONICAL: &str = "page=2&per_page=20&phone_number=%2B33612345678";

@@ -29,7 +29,7 @@ use crate::stages::credentials::{Credentials, CredentialsLayer, Vault};
 use crate::stages::flight::FlightLayer;
 use crate::stages::keep::KeepLayer;
 use crate::stages::observe::{ObserveLayer, Reports};
-use crate::stages::quota::{CallMeters, Purse, QuotaLayer};
+use crate::stages::quota::{CallMeters, Purse, QuotaLayer, Share};
 use crate::stages::steps::{Authenticate, Inspect, Lane, Lens, LimitClient, OwnPages, Route, Understand};
 use crate::state::metrics::RouteMeters;
 use crate::state::quota::{Account, Ceiling, Terms};
@@ -122,6 +122,7 @@ pub fn provision(
                 .iter()
                 .map(|client| client.may_refresh || nobody_declared(plan))
                 .collect(),
+            classes: plan.clients.iter().map(|client| client.priority).collect(),
             store: lasting.store.clone(),
             clock: clock.clone(),
             tasks: lasting.tasks.clone(),
@@ -155,10 +156,14 @@ pub fn provision(
         },
         quota: QuotaLayer {
             purses,
-            budgets: plan
+            shares: plan
                 .clients
                 .iter()
-                .map(|client| Some(lasting.budget(&client.name, client.budget?)))
+                .map(|client| Share {
+                    payer: lasting.payer(&client.name),
+                    weight: client.weight,
+                    budget: client.budget.map(|rule| lasting.budget(&client.name, rule)),
+                })
                 .collect(),
             clock: clock.clone(),
         },
@@ -169,6 +174,8 @@ pub fn provision(
 
 /// How long a call may wait at an upstream without accounts.
 const NO_ACCOUNT_WAIT: Duration = Duration::from_secs(2);
+/// The longest an upstream without accounts may close itself by a word.
+const NO_ACCOUNT_PAUSE: Duration = Duration::from_secs(300);
 /// How many calls may wait at an upstream without accounts.
 const NO_ACCOUNT_WAITING: usize = 1000;
 
@@ -201,9 +208,10 @@ fn accounts(plan: &Plan, lasting: &Lasting, environment: &Arc<dyn Environment>) 
             let terms = Terms {
                 max_wait: account.max_wait,
                 max_waiting: account.max_waiting,
+                max_pause: account.max_pause,
                 ceiling: ceilings[account.upstream].clone(),
             };
-            let quota = lasting.account(name, &account.quota, terms, &label);
+            let quota = lasting.account(name, (&account.quota, plan.state.instances), terms, &label);
             (purse(&label, account.upstream, quota), vault(account, environment))
         })
         .collect();
@@ -214,9 +222,10 @@ fn accounts(plan: &Plan, lasting: &Lasting, environment: &Arc<dyn Environment>) 
             let terms = Terms {
                 max_wait: NO_ACCOUNT_WAIT,
                 max_waiting: NO_ACCOUNT_WAITING,
+                max_pause: NO_ACCOUNT_PAUSE,
                 ceiling: ceilings[route.upstream].clone(),
             };
-            let account = lasting.account((upstream.name.clone(), String::new()), &[], terms, "none");
+            let account = lasting.account((upstream.name.clone(), String::new()), (&[], 1), terms, "none");
             (purse("none", route.upstream, account), None)
         }
     });

@@ -22,6 +22,7 @@ use super::interim::Interim;
 use super::key::Key;
 use super::moment::Moment;
 use super::secret::Secret;
+use super::urgency::{Class, Urgency};
 
 /// A declared client, by its place in the plan; 0 is `anonymous`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -162,6 +163,8 @@ pub struct Fetch {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
+    /// Whose calls go first.
+    pub class: Class,
     /// When whoever waits stops waiting.
     pub deadline: Moment,
     /// Whether the client itself said so, and not its route.
@@ -206,8 +209,10 @@ pub struct Call {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
-    /// Until when it may wait for a grant; once sent, the upstream's own timeout counts.
-    pub deadline: Moment,
+    /// How urgently and until when it waits for a grant; once sent, the upstream's own timeout counts.
+    pub urgency: Arc<Urgency>,
+    /// Whether it was sent before and is sent again.
+    pub again: bool,
     /// Whether the answer may be kept.
     pub keep: bool,
     /// What the call asks about: a 304 says that this still holds.
@@ -315,9 +320,34 @@ impl From<Fetch> for Call {
     fn from(fetch: Fetch) -> Self {
         let keep = !matches!(fetch.sharing, Sharing::Alone { keep: false });
         let Fetch {
-            client, route, method, question, headers, body, deadline, validates, interim, why, ..
+            client,
+            route,
+            method,
+            question,
+            headers,
+            body,
+            class,
+            deadline,
+            validates,
+            interim,
+            why,
+            ..
         } = fetch;
-        Self { client, route, method, question, headers, body, deadline, keep, validates, interim, why }
+        let urgency = Urgency::new(class, deadline);
+        Self {
+            client,
+            route,
+            method,
+            question,
+            headers,
+            body,
+            urgency,
+            again: false,
+            keep,
+            validates,
+            interim,
+            why,
+        }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod key;
 pub mod moment;
 pub mod secret;
 pub mod short;
+pub mod urgency;
 
 pub use body::{Body, BodyError};
 pub use entry::Entry;

@@ -11,6 +11,7 @@ use super::Stage;
 use crate::model::cache_status::{CacheStatus, Stale, Why};
 use crate::model::entry::Entry;
 use crate::model::exchange::{Answer, Ask, Content, Fetch, Passed, Sharing, Timing};
+use crate::model::urgency::Class;
 use crate::model::{Fault, FaultKind, Moment};
 use crate::rules::headers::Forwarding;
 use crate::rules::reuse::{self, Policy, Verdict};
@@ -41,6 +42,8 @@ pub struct CacheLayer {
     pub routes: Arc<[CacheRules]>,
     /// Which clients' refresh directives count, by place.
     pub may_refresh: Arc<[bool]>,
+    /// Whose calls go first, by client.
+    pub classes: Arc<[Class]>,
     /// The entries.
     pub store: Store,
     /// The time.
@@ -193,6 +196,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
             question,
             headers,
             body,
+            class: self.given.classes.get(client.place()).copied().unwrap_or(Class::Interactive),
             deadline,
             hurried,
             sharing,
@@ -253,6 +257,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
             question,
             headers: asking(rules, &ask.headers, &Method::GET, &sharing, Some(entry)),
             body: crate::model::Body::Empty,
+            class: Class::Refresh,
             deadline: now + rules.patience,
             hurried: false,
             sharing,
@@ -318,7 +323,7 @@ fn failure(fetched: &Result<Answer, Fault>) -> Option<Stale> {
             | FaultKind::BudgetSpent
             | FaultKind::QueueFull
             | FaultKind::Overloaded => Some(Stale::Quota),
-            FaultKind::UpstreamRefusedCredentials => Some(Stale::Paused),
+            FaultKind::UpstreamRefusedCredentials | FaultKind::AccountPaused => Some(Stale::Paused),
             _ => None,
         },
     }

@@ -19,6 +19,7 @@ use crate::model::entry::Entry;
 use crate::model::exchange::{Answer, Call, ClientId, Content, Fetch, Sharing, Timing};
 use crate::model::fault::Called;
 use crate::model::key::{BuildKeyHasher, Key};
+use crate::model::urgency::{Aboard, Urgency};
 use crate::model::{Fault, FaultKind, Interim, Moment};
 use crate::rules::vary;
 use crate::state::clock::Clock;
@@ -103,12 +104,12 @@ struct Aloft {
 #[derive(Debug, Clone)]
 struct Waiting {
     landing: watch::Receiver<Option<Landing>>,
-    /// Until when its call waits for a grant.
+    /// How urgently its call waits for a grant: those who join raise it.
+    urgency: Arc<Urgency>,
+    /// Until when whoever began it waits.
     deadline: Moment,
     /// Whose call it is, and by which way it came.
     client: (usize, ClientId),
-    /// Counts who waits.
-    aboard: Arc<()>,
     /// Tells them what is said before the answer.
     relay: Arc<Relay>,
 }
@@ -127,9 +128,9 @@ enum Landing {
 /// What a client does about its key.
 enum Joined {
     /// Waits for somebody else's flight.
-    Passenger(Waiting),
+    Passenger(Waiting, Aboard),
     /// Waits for its own, which may also bring what cannot be shared.
-    Pilot(Waiting, oneshot::Receiver<Answer>),
+    Pilot(Waiting, Aboard, oneshot::Receiver<Answer>),
     /// Somebody landed between the look at the store and the look at the flights.
     Landed(Arc<Entry>),
 }
@@ -146,10 +147,10 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
         };
         let began = self.given.clock.now();
         for _ in 0..MOST_FLIGHTS {
-            let (mut waiting, own) = match self.join(&fetch, held)? {
+            let (mut waiting, _aboard, own) = match self.join(&fetch, held)? {
                 Joined::Landed(entry) => return Ok(self.collapsed(entry, began, fetch.why)),
-                Joined::Pilot(waiting, own) => (waiting, Some(own)),
-                Joined::Passenger(waiting) => (waiting, None),
+                Joined::Pilot(waiting, aboard, own) => (waiting, aboard, Some(own)),
+                Joined::Passenger(waiting, aboard) => (waiting, aboard, None),
             };
             let passenger = own.is_none();
             // Cloned at once: what is lent holds a lock.
@@ -197,15 +198,15 @@ impl<S: Stage<Call> + 'static> Flight<S> {
         let key = &fetch.question.key;
         let mut flights = self.aloft.flights();
         let vacant = match flights.entry(key.clone()) {
-            // The table holds one of the counted references itself.
             hash_map::Entry::Occupied(waiting)
-                if Arc::strong_count(&waiting.get().aboard) > self.given.max_waiters_per_key =>
+                if waiting.get().urgency.aboard() >= self.given.max_waiters_per_key =>
             {
                 return Err(overloaded());
             }
             hash_map::Entry::Occupied(waiting) => {
                 board(&waiting.get().relay, fetch);
-                return Ok(Joined::Passenger(waiting.get().clone()));
+                let aboard = waiting.get().urgency.board(fetch.class, fetch.deadline);
+                return Ok(Joined::Passenger(waiting.get().clone(), aboard));
             }
             hash_map::Entry::Vacant(vacant) => vacant,
         };
@@ -219,23 +220,20 @@ impl<S: Stage<Call> + 'static> Flight<S> {
         let (give, own) = oneshot::channel();
         let relay = Arc::<Relay>::default();
         board(&relay, fetch);
-        let waiting = Waiting {
-            landing,
-            deadline: fetch.deadline,
-            client: (self.way, fetch.client),
-            aboard: Arc::default(),
-            relay: relay.clone(),
-        };
+        let urgency = Urgency::new(fetch.class, fetch.deadline);
+        let aboard = urgency.board(fetch.class, fetch.deadline);
+        let client = (self.way, fetch.client);
+        let waiting = Waiting { landing, urgency, deadline: fetch.deadline, client, relay };
         vacant.insert(waiting.clone());
         drop(flights);
-        self.take_off(fetch, relay, land, give);
-        Ok(Joined::Pilot(waiting, own))
+        self.take_off(fetch, &waiting, land, give);
+        Ok(Joined::Pilot(waiting, aboard, own))
     }
 
     fn take_off(
         &self,
         fetch: &Fetch,
-        relay: Arc<Relay>,
+        waiting: &Waiting,
         land: watch::Sender<Option<Landing>>,
         give: oneshot::Sender<Answer>,
     ) {
@@ -246,10 +244,11 @@ impl<S: Stage<Call> + 'static> Flight<S> {
             question: fetch.question.clone(),
             headers: fetch.headers.clone(),
             body: crate::model::Body::Empty,
-            deadline: fetch.deadline,
+            urgency: waiting.urgency.clone(),
+            again: false,
             keep: true,
             validates: fetch.validates.clone(),
-            interim: Some(Interim::to(relay)),
+            interim: Some(Interim::to(waiting.relay.clone())),
             why: fetch.why,
         };
         self.aloft.active.inc();
@@ -291,11 +290,12 @@ impl<S: Stage<Call> + 'static> Flight<S> {
         }
     }
 
-    /// Whether a failure speaks of the client whose call it was and not of this one: its patience was shorter, or its budget
-    /// is spent.
+    /// Whether a failure speaks of the client whose call it was and not of this one: its patience was shorter, its budget
+    /// is spent, or it left, and everybody with it, just before this one came.
     fn is_about_the_pilot(&self, fault: &Fault, waiting: &Waiting, fetch: &Fetch) -> bool {
         match fault.kind {
             FaultKind::QuotaExceeded => waiting.deadline < fetch.deadline,
+            FaultKind::ClientTimeout => true,
             FaultKind::BudgetSpent => waiting.client != (self.way, fetch.client),
             _ => false,
         }

@@ -2,7 +2,9 @@
 //! an await.
 
 pub mod clock;
+pub mod grant;
 pub mod limits;
+mod line;
 pub mod metrics;
 pub mod quota;
 pub mod relay;
