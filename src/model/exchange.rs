@@ -129,6 +129,8 @@ pub struct Ask {
     pub route: RouteId,
     /// The method.
     pub method: Method,
+    /// The version it was sent in.
+    pub version: Version,
     /// What it means.
     pub question: Arc<Question>,
     /// The client's fields that may go upstream, or that say how it may be answered.
