@@ -505,7 +505,7 @@ fn what_is_cut_from_a_body_is_what_stands_in_it() {
         let id = Some(at("/id"));
         let array = Shape { id: id.clone(), ..Shape::default() };
         let members = vec![(Role::Total, at("/total")), (Role::Next, at("/next"))];
-        let bare = Shape { items: Some(at("/data")), id: id.clone(), ..Shape::default() };
+        let bare = Shape { items: Some(at("/data")), id, ..Shape::default() };
         let declared = Shape { members, ..bare.clone() };
         for shape in [array, bare, declared] {
             let Ok(block) = shape.scan(&text.as_bytes().to_vec().into()) else { continue };

@@ -16,7 +16,7 @@ pub enum Body {
     /// Bytes that are all here; shared, never copied.
     Full(Bytes),
     /// Bytes that are all here in several pieces, sent one after the other: shared, never copied together.
-    Pieces(Pieces),
+    Pieces(Box<Pieces>),
     /// Bytes that still arrive.
     Stream(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>),
 }
@@ -82,7 +82,7 @@ impl From<Vec<Bytes>> for Body {
             return Self::Full(pieces.pop().unwrap_or_default());
         }
         let left = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self::Pieces(Pieces { rest: pieces.into_iter(), left })
+        Self::Pieces(Box::new(Pieces { rest: pieces.into_iter(), left }))
     }
 }
 

@@ -10,6 +10,10 @@ use crate::model::exchange::Window;
 const ADDRESS: Address<'static> =
     Address { base: "", path: "/m", query: "page=1&size=9&q=a%22b", window: ("page", "size"), walk: None };
 
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).expect("is small")
+}
+
 fn pointer(text: &str) -> Pointer {
     Pointer::parse(text).expect("is a pointer")
 }
@@ -119,7 +123,7 @@ fn what_an_envelope_says_is_read() {
 fn answer(list: &[Value], page: u64, size: u64, follow: Follow) -> Value {
     let total = list.len() as u64;
     let pages = total.div_ceil(size);
-    let items: Vec<_> = list.iter().skip(((page - 1) * size) as usize).take(size as usize).collect();
+    let items: Vec<_> = list.iter().skip(to_usize((page - 1) * size)).take(to_usize(size)).collect();
     let (from, to) = ((page - 1) * size + 1, (page - 1) * size + items.len() as u64);
     let leads = |there: bool, to: u64| match follow {
         Follow::Url if there => json!(format!("/m?page={to}&size={size}&q=a%22b")),
@@ -165,9 +169,9 @@ proptest! {
     /// Every window over the blocks of a list is, as JSON, the answer the upstream itself would have given to it.
     #[test]
     fn a_window_is_what_the_upstream_would_have_answered(
-        list in items(), block in 1u64..30, size in 1u64..40, page in 1u64..5, way in 0..3, pretty: bool,
+        list in items(), block in 1u64..30, size in 1u64..40, page in 1u64..5, way in 0usize..3, pretty: bool,
     ) {
-        let follow = [Follow::Url, Follow::Page, Follow::Flag][way as usize];
+        let follow = [Follow::Url, Follow::Page, Follow::Flag][way];
         let text = |value: &Value| if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
         let counting = Counting::default();
         let window = Window { page, size };
@@ -187,7 +191,7 @@ proptest! {
             let runs: Vec<_> = blocks.iter().zip(needed.clone()).filter_map(|(held, number)| {
                 let at = number * block;
                 let (first, last) = (from.saturating_sub(at), to.saturating_sub(at).min(held.len() as u64));
-                (first < last).then(|| Run { block: held, items: first as usize..last as usize })
+                (first < last).then(|| Run { block: held, items: to_usize(first)..to_usize(last) })
             }).collect();
             let place = Place { counting, window, count: to - from, total: Some(total), more: span.end < total };
             let made = written(&shape, &blocks[0], &runs, &place).expect("all is known");
