@@ -157,7 +157,7 @@ impl Place {
                 return self.leave(&mut table);
             }
         }
-        std::future::pending().await;
+        std::future::pending::<()>().await;
     }
 
     fn leave(&self, table: &mut Table) {
