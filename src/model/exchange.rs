@@ -22,6 +22,7 @@ use super::interim::Interim;
 use super::key::Key;
 use super::moment::Moment;
 use super::secret::Secret;
+use super::sent::Sent;
 use super::short::Short;
 
 /// A declared client, by its place in the plan; 0 is `anonymous`.
@@ -144,6 +145,8 @@ pub struct Ask {
     pub route: RouteId,
     /// The method.
     pub method: Method,
+    /// The version it was sent in.
+    pub version: Version,
     /// What it means.
     pub question: Arc<Question>,
     /// The client's fields that may go upstream, or that say how it may be answered.
@@ -229,6 +232,8 @@ pub struct Call {
     pub validates: Option<Arc<Entry>>,
     /// Where its interim responses go.
     pub interim: Option<Interim>,
+    /// Whether it was sent: marked by whoever grants it.
+    pub sent: Sent,
     /// Why it is forwarded.
     pub why: Why,
 }
@@ -364,7 +369,8 @@ impl From<Fetch> for Call {
         let Fetch {
             client, route, method, question, headers, body, deadline, validates, interim, why, ..
         } = fetch;
-        Self { client, route, method, question, headers, body, deadline, keep, validates, interim, why }
+        let sent = Sent::default();
+        Self { client, route, method, question, headers, body, deadline, keep, validates, interim, sent, why }
     }
 }
 
