@@ -24,6 +24,7 @@ pub mod retry;
 pub mod reuse;
 pub mod routes;
 pub mod serving;
+pub mod slices;
 pub mod targeted;
 pub mod understanding;
 pub mod validators;

@@ -145,6 +145,7 @@ impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
         let grant = purse.account.acquire(want).await.map_err(|refused| fault(refused, &purse.name))?;
         counted.sent = true;
         let waited = self.given.clock.now().since(began);
+        call.sent.mark();
         let mut begun = Begun(Some(&purse.meters));
         let mut result = self.inner.call(Granted { call, grant }).await;
         begun.0 = None;
@@ -217,6 +218,5 @@ fn fault(refused: Refused, account: &str) -> Fault {
             .detail(format!("account {account} is left alone until its upstream admits calls again"))
             .member("account", account)
             .retry_after(retry_after),
-        Refused::Left => FaultKind::ClientTimeout.into(),
     }
 }

@@ -57,7 +57,7 @@ impl<'a> InLine<'a> {
         Self { account, want, class: ticket.class(), ticket, given, longest }
     }
 
-    /// Until it is granted, refused, left by everybody, or out of time.
+    /// Until it is granted, refused, or out of time.
     pub(super) async fn wait(mut self) -> Result<Grant, Refused> {
         loop {
             let until = self.until();
@@ -65,12 +65,7 @@ impl<'a> InLine<'a> {
             tokio::select! {
                 biased;
                 given = &mut self.given => return given.unwrap_or(Err(Refused::Busy)),
-                () = changed(&self.want.urgency, self.class) => {
-                    if self.want.urgency.is_left() {
-                        return Err(Refused::Left);
-                    }
-                    self.promote();
-                }
+                () = better(&self.want.urgency, self.class) => self.promote(),
                 () = tokio::time::sleep(left) => {
                     // Somebody more patient may have joined.
                     if self.until() <= until {
@@ -110,12 +105,11 @@ impl Drop for InLine<'_> {
     }
 }
 
-/// Until a call is of a better class than `class`, or nobody waits for it any longer.
-async fn changed(urgency: &Urgency, class: Class) {
+/// Until a call is of a better class than `class`.
+async fn better(urgency: &Urgency, class: Class) {
     poll_fn(|cx| {
         urgency.watch(cx.waker());
-        let changed = urgency.class() < class || urgency.is_left();
-        if changed { Poll::Ready(()) } else { Poll::Pending }
+        if urgency.class() < class { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
 }

@@ -2,6 +2,7 @@
 //! an await.
 
 pub mod clock;
+pub mod flights;
 pub mod grant;
 pub mod limits;
 mod line;
@@ -9,5 +10,6 @@ pub mod metrics;
 pub mod quota;
 pub mod relay;
 pub mod remembered;
+pub mod shapes;
 pub mod store;
 pub mod tasks;

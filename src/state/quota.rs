@@ -147,8 +147,6 @@ pub enum Refused {
         /// How long.
         retry_after: Duration,
     },
-    /// Everybody who waited for the call has left.
-    Left,
 }
 
 /// A grant that comes so shortly before a deadline cannot be answered in time; refusing it then still can be told.
