@@ -18,6 +18,7 @@ use http::{Method, StatusCode, Uri, Version};
 use super::body::Body;
 use super::cache_status::{CacheStatus, Why};
 use super::entry::Entry;
+pub use super::ids::{ClientId, RouteId};
 use super::interim::Interim;
 use super::key::Key;
 use super::moment::Moment;
@@ -25,14 +26,6 @@ use super::secret::Secret;
 use super::sent::Sent;
 use super::short::Short;
 use super::urgency::{Class, Urgency};
-
-/// A declared client, by its place in the plan; 0 is `anonymous`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClientId(pub u16);
-
-/// A route, by its place in the plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RouteId(pub u16);
 
 /// A request as it came in: a head that parsed, a body that may still arrive, and from where.
 #[derive(Debug)]
@@ -314,20 +307,6 @@ pub struct Timing {
     pub upstream: Option<Duration>,
 }
 
-impl ClientId {
-    /// Its place in lists of clients.
-    pub fn place(self) -> usize {
-        usize::from(self.0)
-    }
-}
-
-impl RouteId {
-    /// Its place in lists of routes.
-    pub fn place(self) -> usize {
-        usize::from(self.0)
-    }
-}
-
 impl RequestId {
     /// As it is shown.
     pub fn text(&self) -> String {
@@ -371,36 +350,20 @@ impl From<Fetch> for Call {
     /// The call that a fetch needs; its answer may be kept unless the fetch says otherwise.
     fn from(fetch: Fetch) -> Self {
         let keep = !matches!(fetch.sharing, Sharing::Alone { keep: false });
-        let Fetch {
-            client,
-            route,
-            method,
-            question,
-            headers,
-            body,
-            class,
-            deadline,
-            validates,
-            interim,
-            why,
-            ..
-        } = fetch;
-        let sent = Sent::default();
-        let urgency = Urgency::new(class, deadline);
         Self {
-            client,
-            route,
-            method,
-            question,
-            headers,
-            body,
-            urgency,
-            again: false,
             keep,
-            validates,
-            interim,
-            sent,
-            why,
+            urgency: Urgency::new(fetch.class, fetch.deadline),
+            again: false,
+            sent: Sent::default(),
+            client: fetch.client,
+            route: fetch.route,
+            method: fetch.method,
+            question: fetch.question,
+            headers: fetch.headers,
+            body: fetch.body,
+            validates: fetch.validates,
+            interim: fetch.interim,
+            why: fetch.why,
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod entry;
 pub mod exchange;
 pub mod fault;
 pub mod fields;
+pub mod ids;
 pub mod interim;
 pub mod key;
 pub mod moment;

@@ -71,6 +71,16 @@ impl Promises {
         true
     }
 
+    /// Somebody asks `question` again before it was told to: one promise is enough.
+    pub fn withdraw(&mut self, payer: Payer, question: u64) {
+        if let Some(told) = self.by_payer.get_mut(&payer)
+            && let Some(place) = told.iter().position(|promise| promise.question == question)
+        {
+            told.remove(place);
+            self.count -= 1;
+        }
+    }
+
     /// The promises that count before a call of `payer`.
     fn before(&self, payer: Payer) -> impl Iterator<Item = vec_deque::Iter<'_, Promise>> {
         let own = self.by_payer.get(&payer).map_or(0, VecDeque::len);
@@ -121,6 +131,9 @@ mod tests {
         );
         assert_eq!(promises.ahead_of(noisy, at(1)), 2);
         assert_eq!(promises.ahead_of(noisy, at(5)), 0, "nobody came");
+        promises.make(quiet, Promise { at: at(6), until: at(6), question: 7 }, 4);
+        promises.withdraw(quiet, 7);
+        assert_eq!(promises.ahead_of(quiet, at(5)), 0);
         for _ in 0..9 {
             promises.make(quiet, Promise { at: at(6), until: at(6), question: 0 }, 4);
         }

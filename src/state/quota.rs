@@ -379,6 +379,7 @@ impl Books {
         ahead: usize,
         (wait, most): (Duration, usize),
     ) -> Refused {
+        self.promises.withdraw(want.payer, want.question);
         let promised = self.promises.ahead_of(want.payer, now.at);
         let (at, refused) = self.served_at(now, ahead + promised, want.urgency.class());
         // As the client will be told: in whole seconds.
