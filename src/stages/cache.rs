@@ -106,11 +106,8 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
                         return Ok(self.fitted(hit(entry, now, seconds(left), None), &ask.method, &wishes));
                     }
                     Verdict::Accepted { over } => {
-                        return Ok(self.fitted(
-                            hit(entry, now, seconds_over(over), None),
-                            &ask.method,
-                            &wishes,
-                        ));
+                        let late = hit(entry, now, seconds_over(over), None);
+                        return Ok(self.fitted(late, &ask.method, &wishes));
                     }
                     Verdict::FreshenMeanwhile { over } => {
                         let reason = entry.failing(now).unwrap_or(Stale::Revalidating);
