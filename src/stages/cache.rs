@@ -1,15 +1,13 @@
 //! cache: `Ask → Fetch`, or answered from memory. Above it is what clients see, below it what is stored.
 
-use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, Either};
 use http::Method;
 use http::header::{self, HeaderMap, HeaderName};
 use tower_layer::Layer;
 
-use super::Stage;
+use super::{Stage, at_once, below};
 use crate::model::cache_status::{CacheStatus, Stale, Why};
 use crate::model::entry::Entry;
 use crate::model::exchange::{Answer, Ask, Content, Fetch, Passed, Sharing, Timing};
@@ -152,17 +150,6 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
             answer.map(|answer| self.fitted(answer, &method, &wishes))
         })
     }
-}
-
-/// An answer that is at hand, or the way to one.
-type Answering<'a> = Either<Ready<Result<Answer, Fault>>, BoxFuture<'a, Result<Answer, Fault>>>;
-
-fn at_once<'a>(answer: Result<Answer, Fault>) -> Answering<'a> {
-    Either::Left(ready(answer))
-}
-
-fn below<'a>(answering: impl Future<Output = Result<Answer, Fault>> + Send + 'a) -> Answering<'a> {
-    Either::Right(Box::pin(answering))
 }
 
 impl<S: Stage<Fetch> + 'static> Cache<S> {
