@@ -287,16 +287,16 @@ pub fn unite_lengths(headers: &mut HeaderMap) {
 /// # Errors
 /// A path that some server would read as another: with dot segments, encoded slashes, backslashes or controls.
 pub fn normalized(target: &str) -> Result<Option<String>, Objection> {
-    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let (path, query) = match memchr::memchr(b'?', target.as_bytes()) {
+        Some(at) => (&target[..at], Some(&target[at + 1..])),
+        None => (target, None),
+    };
     let written = normalized_path(path)?;
-    let query = query.map(|query| (query, utf8_percent_encode(query, BEYOND_ASCII)));
-    let is_same =
-        matches!(written, Cow::Borrowed(_)) && query.as_ref().is_none_or(|(query, _)| query.is_ascii());
-    if is_same {
+    if matches!(written, Cow::Borrowed(_)) && query.is_none_or(str::is_ascii) {
         return Ok(None);
     }
     Ok(Some(match query {
-        Some((_, query)) => format!("{written}?{query}"),
+        Some(query) => format!("{written}?{}", utf8_percent_encode(query, BEYOND_ASCII)),
         None => written.into_owned(),
     }))
 }
@@ -316,6 +316,10 @@ pub fn normalized_path(path: &str) -> Result<Cow<'_, str>, Objection> {
         let written = rewritten(path)?;
         if written == path { Cow::Borrowed(path) } else { Cow::Owned(written) }
     };
+    // Few paths have a dot at all.
+    if memchr::memchr(b'.', written.as_bytes()).is_none() {
+        return Ok(written);
+    }
     // A parameter hides nothing: some servers cut `;…` off a segment before they look at it.
     let names = written.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
     if names.clone().any(|name| matches!(name, "." | "..")) {
