@@ -229,10 +229,7 @@ fn cache_rules(plan: &Plan, route: &RoutePlan) -> CacheRules {
     let names = account.map(|account| account.headers.iter().map(|(name, _)| name.clone()).collect());
     CacheRules {
         policy: route.cache.clone(),
-        forwarding: Forwarding {
-            allowed: route.forward_headers.clone(),
-            credentials: names.unwrap_or_default(),
-        },
+        forwarding: Forwarding::new(route.forward_headers.clone(), names.unwrap_or_default()),
         patience: account.map_or(NO_ACCOUNT_WAIT, |account| account.max_wait)
             + plan.upstreams[route.upstream].timeout,
     }
