@@ -203,6 +203,13 @@ fn judge(policy: &Policy, exchange: Exchange<'_>) -> Admission {
     })
 }
 
+/// Whether the upstream's own words let an entry be given to a request with credentials (RFC 9111 §3.5): a lifetime
+/// of its own, and nothing that a route has to set aside.
+pub fn is_shared_by_upstream(entry: &Entry) -> bool {
+    let facts = &entry.facts;
+    facts.lifetime.is_some_and(|lifetime| !lifetime.is_zero()) && !facts.private && !facts.no_cache
+}
+
 /// Whether `held` is worth more than an error that came in its place: it may still be given out stale.
 pub fn outlives_an_error(policy: &Policy, held: &Entry, now: Moment) -> bool {
     !held.status.is_server_error()

@@ -114,12 +114,12 @@ fn preferences(value: &[u8], of_types: bool) -> Vec<Vec<u8>> {
 }
 
 /// Where `;q=` stands in a member. What follows a weight means nothing any longer (RFC 9110 §12.5.1).
-fn weight_at(member: &[u8]) -> Option<usize> {
+pub(super) fn weight_at(member: &[u8]) -> Option<usize> {
     member.windows(3).position(|window| window == b";q=")
 }
 
 /// `0.75` as 750. What is no weight counts as 1, the default.
-fn thousandths(weight: &[u8]) -> u16 {
+pub(super) fn thousandths(weight: &[u8]) -> u16 {
     let text = weight.split(|&byte| byte == b';').next().map(std::str::from_utf8);
     match text.and_then(Result::ok).and_then(|text| text.split_once('.').or(Some((text, "")))) {
         Some(("0", decimals))
@@ -132,7 +132,7 @@ fn thousandths(weight: &[u8]) -> u16 {
 }
 
 /// The members of a list, without the space around them; commas within quotes do not split.
-fn members(value: &[u8]) -> Vec<&[u8]> {
+pub(super) fn members(value: &[u8]) -> Vec<&[u8]> {
     let (mut members, mut from, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
     for (at, &byte) in value.iter().enumerate() {
         match byte {

@@ -16,7 +16,7 @@ use crate::model::{Fault, FaultKind, Moment};
 use crate::rules::headers::Forwarding;
 use crate::rules::reuse::{self, Policy, Verdict};
 use crate::rules::serving::{self, Shaped, Wishes};
-use crate::rules::{message, ranges, validators, vary};
+use crate::rules::{codings, message, ranges, validators, vary};
 use crate::state::clock::Clock;
 use crate::state::store::{Found, Store};
 use crate::state::tasks::Tasks;
@@ -98,7 +98,7 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
             Found::Nothing => (None, Why::UriMiss),
             Found::OtherVariant => (None, Why::VaryMiss),
             // Who is somebody to the upstream is not given what only the operator's word shares.
-            Found::Entry(entry) if own_credentials(&ask, rules) && !is_shared_by_upstream(&entry) => {
+            Found::Entry(entry) if own_credentials(&ask, rules) && !reuse::is_shared_by_upstream(&entry) => {
                 (None, Why::VaryMiss)
             }
             Found::Entry(entry) => {
@@ -209,11 +209,14 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
     }
 
     /// What a client gets of an answer that everyone may have: its own conditions and ranges are answered here.
-    fn fitted(&self, answer: Answer, method: &Method, wishes: &Wishes) -> Answer {
+    fn fitted(&self, mut answer: Answer, method: &Method, wishes: &Wishes) -> Answer {
+        let Content::Held(entry, age) = &mut answer.content else { return answer };
+        if let Some(coded) = entry.coded.get() {
+            *entry = codings::chosen(coded, wishes.codings.as_ref()).clone();
+        }
         if wishes.conditions.is_empty() {
             return answer;
         }
-        let Content::Held(entry, age) = &answer.content else { return answer };
         match serving::shape(&wishes.conditions, method, entry, self.given.clock.wall()) {
             Some(shaped) => Answer { content: cut(entry, *age, answer.cache, shaped), ..answer },
             None => answer,
@@ -230,7 +233,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
         else {
             return None;
         };
-        if own_credentials(ask, rules) && !is_shared_by_upstream(&entry) {
+        if own_credentials(ask, rules) && !reuse::is_shared_by_upstream(&entry) {
             return None;
         }
         let others = validators::CONDITIONS.iter().any(|name| wishes.conditions.contains_key(name));
@@ -374,13 +377,6 @@ fn own_credentials(ask: &Ask, rules: &CacheRules) -> bool {
     [header::AUTHORIZATION, header::COOKIE]
         .iter()
         .any(|name| rules.forwarding.sent(&ask.headers, name).is_some())
-}
-
-/// Whether the upstream's own words let an entry be given to a request with credentials (RFC 9111 §3.5): a lifetime
-/// of its own, and nothing that a route has to set aside.
-fn is_shared_by_upstream(entry: &Entry) -> bool {
-    let facts = &entry.facts;
-    facts.lifetime.is_some_and(|lifetime| !lifetime.is_zero()) && !facts.private && !facts.no_cache
 }
 
 fn hit(entry: Arc<Entry>, now: Moment, ttl: i64, stale: Option<Stale>) -> Answer {

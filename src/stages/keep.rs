@@ -21,8 +21,9 @@ use crate::model::fault::Called;
 use crate::model::{Fault, FaultKind, Moment};
 use crate::rules::addresses::{self, Addresses};
 use crate::rules::reuse::{self, Admission, Exchange, Kept, Policy, Refusal};
-use crate::rules::{groups, ranges, targeted, validators, vary};
+use crate::rules::{codings, groups, ranges, targeted, validators, vary};
 use crate::state::clock::Clock;
+use crate::state::compression::Compression;
 use crate::state::store::{Found, Store};
 
 /// The layer.
@@ -40,6 +41,8 @@ pub struct KeepLayer {
     pub arriving: Arriving,
     /// Which keys an unsafe request concerns.
     pub addresses: Arc<Addresses>,
+    /// Where what is stored is compressed.
+    pub compression: Compression,
 }
 
 /// Bytes of bodies that are being collected, under one limit. Clones share it.
@@ -161,6 +164,12 @@ impl<S> Keep<S> {
         let Content::Passed(said) = &answer.content else { return answer };
         let (entry, stored) = match self.updated(policy, asked, held, said, delay) {
             Some(new) => {
+                // The same content, so its codings are the same too, under other fields.
+                if let Some(held) = held.coded.get()
+                    && let Some(coded) = codings::coded(&new, codings::bodies(held))
+                {
+                    let _ = new.coded.set(Box::new(coded));
+                }
                 let new = Arc::new(new);
                 let stored = self.store(asked, &new);
                 (new, stored)
@@ -291,7 +300,11 @@ impl<S> Keep<S> {
                 self.given.store.insert(key, &Arc::new(larger), &asked.sent, asked.began);
             }
         }
-        self.given.store.insert(key, entry, &asked.sent, asked.began)
+        let stored = self.given.store.insert(key, entry, &asked.sent, asked.began);
+        if let Some(policy) = self.given.policies.get(asked.route.place()).filter(|_| stored) {
+            self.given.compression.begin(&self.given.store, key, entry, &policy.compress);
+        }
+        stored
     }
 
     fn invalidate(&self, asked: &Asked, answer: &Answer) {

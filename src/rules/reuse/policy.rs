@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::model::coding::Coding;
+
 /// A route's rules of reuse.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -27,6 +29,8 @@ pub struct Policy {
     pub stale_if_unreachable: Duration,
     /// Whether request directives that cost calls are obeyed, for clients that may refresh.
     pub honour_request_directives: bool,
+    /// The codings in which answers are kept beside themselves, the favourite first.
+    pub compress: Vec<Coding>,
 }
 
 /// Words of the upstream that an operator's `ttl` sets aside.
@@ -54,6 +58,7 @@ impl Default for Policy {
             stale_if_error: None,
             stale_if_unreachable: Duration::from_secs(30),
             honour_request_directives: false,
+            compress: Vec::new(),
         }
     }
 }
