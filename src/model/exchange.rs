@@ -169,7 +169,7 @@ pub struct Fetch {
     pub hurried: bool,
     /// Whether one call may serve everyone who asks the same.
     pub sharing: Sharing,
-    /// What the call asks about: a 304 says that this still holds.
+    /// What the call asks about: a 304 says that this still holds, a 206 completes it where it is a part.
     pub validates: Option<Arc<Entry>>,
     /// Where its interim responses go.
     pub interim: Option<Interim>,
@@ -211,7 +211,7 @@ pub struct Call {
     pub deadline: Moment,
     /// Whether the answer may be kept.
     pub keep: bool,
-    /// What the call asks about: a 304 says that this still holds.
+    /// What the call asks about: a 304 says that this still holds, a 206 completes it where it is a part.
     pub validates: Option<Arc<Entry>>,
     /// Where its interim responses go.
     pub interim: Option<Interim>,
@@ -325,6 +325,26 @@ impl From<Fetch> for Call {
     }
 }
 
+impl Call {
+    /// The same call once more, if its body can be sent twice.
+    pub fn again(&self) -> Option<Self> {
+        self.body.is_empty().then(|| Self {
+            client: self.client,
+            route: self.route,
+            method: self.method.clone(),
+            question: self.question.clone(),
+            headers: self.headers.clone(),
+            body: Body::Empty,
+            deadline: self.deadline,
+            keep: self.keep,
+            validates: self.validates.clone(),
+            interim: self.interim.clone(),
+            sent: self.sent.clone(),
+            why: self.why,
+        })
+    }
+}
+
 impl Answer {
     /// The gate's own answer.
     pub fn own(status: StatusCode, headers: HeaderMap, body: Body, now: Moment) -> Self {
@@ -333,6 +353,12 @@ impl Answer {
             cache: CacheStatus::Own,
             timing: Timing::default(),
         }
+    }
+
+    /// What is held, as it stands at `now`.
+    pub fn held(entry: Arc<Entry>, cache: CacheStatus, now: Moment) -> Self {
+        let age = entry.age(now);
+        Self { content: Content::Held(entry, age), cache, timing: Timing::default() }
     }
 
     /// The status, held or passed.

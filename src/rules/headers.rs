@@ -71,6 +71,15 @@ impl Forwarding {
         forwarded
     }
 
+    /// Whether a field of this name may go upstream at all.
+    pub fn may_send(&self, name: &HeaderName) -> bool {
+        let allowed = match &self.allowed {
+            ForwardHeaders::All => true,
+            ForwardHeaders::List(names) => names.contains(name),
+        };
+        allowed && may_cross(name, &[], &self.credentials)
+    }
+
     /// What goes upstream of the field `name`, all its lines as one: the same as in [`Forwarding::of`], without making
     /// a map.
     pub fn sent<'a>(&self, headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
@@ -112,6 +121,18 @@ fn may_cross(name: &HeaderName, listed: &[HeaderName], credentials: &[HeaderName
         && !OURS.contains(name)
         && !listed.contains(name)
         && !credentials.iter().any(|credential| looks_like(name.as_str(), credential.as_str()))
+}
+
+/// Removes from fields that are kept what speaks of the account's limits at one moment: `RateLimit`, `RateLimit-Policy`,
+/// and the older ones that many send.
+pub fn strip_limits(headers: &mut HeaderMap) {
+    let speaks = |name: &&HeaderName| {
+        ["ratelimit", "x-ratelimit", "x-rate-limit"].iter().any(|word| name.as_str().starts_with(word))
+    };
+    let spoken: Vec<HeaderName> = headers.keys().filter(speaks).cloned().collect();
+    for name in spoken {
+        headers.remove(name);
+    }
 }
 
 /// Removes from an upstream's fields those of its connection.

@@ -11,6 +11,7 @@ use super::Stage;
 use crate::model::cache_status::{CacheStatus, Stale, Why};
 use crate::model::entry::Entry;
 use crate::model::exchange::{Answer, Ask, Content, Fetch, Passed, Sharing, Timing};
+use crate::model::fault::Called;
 use crate::model::{Fault, FaultKind, Moment};
 use crate::rules::headers::Forwarding;
 use crate::rules::reuse::{self, Policy, Verdict};
@@ -30,6 +31,8 @@ pub struct CacheRules {
     pub policy: Policy,
     /// Which request fields the upstream sees, and so can vary by.
     pub forwarding: Forwarding,
+    /// Those of them that say who asks (RFC 9111 §3.5), as far as they may cross.
+    pub identifying: Vec<HeaderName>,
     /// How long a refresh that nobody waits for may wait for a grant.
     pub patience: Duration,
 }
@@ -73,6 +76,8 @@ struct Fallback {
     over: Duration,
     if_error: Duration,
     if_unreachable: Duration,
+    /// Why it did not do.
+    why: Why,
 }
 
 impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
@@ -82,7 +87,9 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
         };
         if !rules.policy.enabled || !matches!(ask.method, Method::GET | Method::HEAD) || !ask.body.is_empty()
         {
-            let why = if rules.policy.enabled { Why::Method } else { Why::Bypass };
+            // A body would be part of the question, and no key holds it.
+            let cacheable = !rules.policy.enabled || matches!(ask.method, Method::GET | Method::HEAD);
+            let why = if cacheable { Why::Bypass } else { Why::Method };
             return self.forward(ask, rules, why, Sharing::Alone { keep: false }, None).await;
         }
         let wishes = Wishes::from_headers(&ask.headers);
@@ -93,33 +100,32 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
         let (fallback, why) = match self.given.store.find(&ask.question.key, sent) {
             Found::Nothing => (None, Why::UriMiss),
             Found::OtherVariant => (None, Why::VaryMiss),
+            Found::Parts => (None, Why::Partial),
             // Who is somebody to the upstream is not given what only the operator's word shares.
-            Found::Entry(entry) if own_credentials(&ask, rules) && !is_shared_by_upstream(&entry) => {
-                (None, Why::VaryMiss)
+            Found::Entry(entry) if own_credentials(&ask, rules) && !reuse::is_shared_by_upstream(&entry) => {
+                (None, Why::Request)
             }
             Found::Entry(entry) => {
                 match reuse::decide(&rules.policy, &entry, &wishes.directives, honoured, now) {
                     Verdict::Fresh { left } => {
-                        return Ok(self.fitted(hit(entry, now, seconds(left), None), &ask.method, &wishes));
+                        let cache = CacheStatus::fresh(left);
+                        return Ok(self.fitted(Answer::held(entry, cache, now), &ask.method, &wishes));
                     }
                     Verdict::Accepted { over } => {
-                        return Ok(self.fitted(
-                            hit(entry, now, seconds_over(over), None),
-                            &ask.method,
-                            &wishes,
-                        ));
+                        let cache = CacheStatus::over(over, None);
+                        return Ok(self.fitted(Answer::held(entry, cache, now), &ask.method, &wishes));
                     }
                     Verdict::FreshenMeanwhile { over } => {
                         let reason = entry.failing(now).unwrap_or(Stale::Revalidating);
                         self.freshen(&ask, rules, &entry, now);
-                        let stale = hit(entry, now, seconds_over(over), Some(reason));
+                        let stale = Answer::held(entry, CacheStatus::over(over, Some(reason)), now);
                         return Ok(self.fitted(stale, &ask.method, &wishes));
                     }
                     Verdict::Fetch { over, if_error, if_unreachable } => {
                         // At the very end of its lifetime it is over by nothing, and stale nevertheless.
                         let wished = honoured && wishes.directives.wants_newer();
                         let why = if over.is_zero() && wished { Why::Request } else { Why::Stale };
-                        (Some(Fallback { entry, looked: now, over, if_error, if_unreachable }), why)
+                        (Some(Fallback { entry, looked: now, over, if_error, if_unreachable, why }), why)
                     }
                 }
             }
@@ -135,11 +141,14 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
         }
         if let Some(fallback) = &fallback
             && let Some(reason) = fallback.entry.failing(now)
-            && let Some(answer) = fallback.answer(now, reason)
+            && let Some(answer) = fallback.answer(now, reason, None)
         {
             return Ok(self.fitted(answer, &ask.method, &wishes));
         }
-        let held = fallback.as_ref().map(|fallback| fallback.entry.clone());
+        let held = match &fallback {
+            Some(fallback) => Some(fallback.entry.clone()),
+            None => self.incomplete(&ask, rules, &wishes, why),
+        };
         let sharing = self.sharing(&ask, rules, &wishes, honoured, held.as_deref());
         let method = ask.method.clone();
         let fetched = self.forward(ask, rules, why, sharing, held).await;
@@ -226,16 +235,26 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
         else {
             return None;
         };
-        if own_credentials(ask, rules) && !is_shared_by_upstream(&entry) {
+        if own_credentials(ask, rules) && !reuse::is_shared_by_upstream(&entry) {
             return None;
         }
         let others = validators::CONDITIONS.iter().any(|name| wishes.conditions.contains_key(name));
         if others || !validators::allows_range(&wishes.conditions, &entry, wall) {
             return None;
         }
-        let cache = CacheStatus::Hit { ttl: seconds(left), stale: None };
+        let cache = CacheStatus::fresh(left);
         let content = cut(&entry, entry.age(now), cache, ranges::of_part(&entry, &within));
         Some(Answer { content, cache, timing: Timing::default() })
+    }
+
+    /// The part of what is asked for whole that is held, if the rest can be asked for.
+    fn incomplete(&self, ask: &Ask, rules: &CacheRules, wishes: &Wishes, why: Why) -> Option<Arc<Entry>> {
+        let whole = ask.method == Method::GET && !wishes.conditions.contains_key(header::RANGE);
+        if why != Why::Partial || !whole || own_credentials(ask, rules) {
+            return None;
+        }
+        let sent = |name: &HeaderName| rules.forwarding.sent(&ask.headers, name);
+        self.given.store.find_completable(&ask.question.key, sent)
     }
 
     /// Fetches a newer answer that nobody waits for.
@@ -280,19 +299,28 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
         if speaks_for_others(&fetched) {
             fallback.entry.refresh_failed(reason, now + FAILURE_SPEAKS_FOR);
         }
-        fallback.answer(now, reason).map_or(fetched, Ok)
+        let asked = match &fetched {
+            Ok(answer) => Some(Some(answer.status().as_u16())),
+            Err(fault) => (fault.called != Called::No).then_some(None),
+        };
+        fallback.answer(now, reason, asked).map_or(fetched, Ok)
     }
 }
 
 impl Fallback {
-    fn answer(&self, now: Moment, reason: Stale) -> Option<Answer> {
+    /// The entry, if it may stand in for what failed for `reason`, and with which status if it was `asked` at all.
+    fn answer(&self, now: Moment, reason: Stale, asked: Option<Option<u16>>) -> Option<Answer> {
         let allowed = match reason {
             Stale::Unreachable | Stale::Breaker => self.if_unreachable,
             _ => self.if_error,
         };
         // The call that failed took its time.
         let over = self.over + now.since(self.looked);
-        (over < allowed).then(|| hit(self.entry.clone(), now, seconds_over(over), Some(reason)))
+        let cache = match asked {
+            None => CacheStatus::over(over, Some(reason)),
+            Some(status) => CacheStatus::fallback(self.why, status, over, reason),
+        };
+        (over < allowed).then(|| Answer::held(self.entry.clone(), cache, now))
     }
 }
 
@@ -345,7 +373,10 @@ fn asking(
         serving::without_conditions(&mut headers);
     }
     if let Some(held) = held.filter(|_| *method == Method::GET) {
-        validators::ask_whether_changed(&mut headers, held);
+        match held.part {
+            None => drop(validators::ask_whether_changed(&mut headers, held)),
+            Some(_) => ranges::ask_for_rest(&mut headers, held),
+        }
     }
     headers
 }
@@ -353,39 +384,12 @@ fn asking(
 /// An answer made of an entry for one client.
 fn cut(entry: &Entry, age: Duration, cache: CacheStatus, shaped: Shaped) -> Content {
     let (status, mut headers, body) = shaped;
-    if matches!(cache, CacheStatus::Hit { .. }) || age >= Duration::from_secs(1) {
+    if cache.is_from_memory() || age >= Duration::from_secs(1) {
         headers.insert(header::AGE, age.as_secs().into());
     }
     Content::Passed(Passed { status, headers, body: body.into(), arrived: entry.arrived })
 }
 
 fn own_credentials(ask: &Ask, rules: &CacheRules) -> bool {
-    [header::AUTHORIZATION, header::COOKIE]
-        .iter()
-        .any(|name| rules.forwarding.sent(&ask.headers, name).is_some())
-}
-
-/// Whether the upstream's own words let an entry be given to a request with credentials (RFC 9111 §3.5): a lifetime
-/// of its own, and nothing that a route has to set aside.
-fn is_shared_by_upstream(entry: &Entry) -> bool {
-    let facts = &entry.facts;
-    facts.lifetime.is_some_and(|lifetime| !lifetime.is_zero()) && !facts.private && !facts.no_cache
-}
-
-fn hit(entry: Arc<Entry>, now: Moment, ttl: i64, stale: Option<Stale>) -> Answer {
-    let age = entry.age(now);
-    Answer {
-        content: Content::Held(entry, age),
-        cache: CacheStatus::Hit { ttl, stale },
-        timing: Timing::default(),
-    }
-}
-
-fn seconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
-}
-
-/// Seconds by which a lifetime is over, begun ones counted: what is stale never shows `ttl=0`.
-fn seconds_over(duration: Duration) -> i64 {
-    -seconds(duration + Duration::from_nanos(999_999_999)).max(1)
+    rules.identifying.iter().any(|name| rules.forwarding.sent(&ask.headers, name).is_some())
 }

@@ -16,7 +16,7 @@ use tower_layer::Layer;
 
 use super::Stage;
 use crate::model::body::{Body, BodyError};
-use crate::model::cache_status::CacheStatus;
+use crate::model::cache_status::{CacheStatus, Stale};
 use crate::model::exchange::{Answer, Arrival, Content, Notes, Passed, Timing};
 use crate::model::fault::{Called, Level};
 use crate::model::{Fault, FaultKind, Moment, Short};
@@ -116,7 +116,7 @@ fn answered(answer: Answer) -> (StatusCode, HeaderMap, Body) {
             let mut headers = entry.fields.to_map(8);
             // "The presence of an Age header field implies that the response was not generated or validated by the
             // origin server for this request" (RFC 9111 §5.1).
-            if matches!(cache, CacheStatus::Hit { .. }) || age >= Duration::from_secs(1) {
+            if cache.is_from_memory() || age >= Duration::from_secs(1) {
                 headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
             }
             (entry.status, headers, Body::Full(entry.body.clone()))
@@ -264,9 +264,7 @@ impl Report {
                 self.code = answer.status().as_u16();
                 self.result = answer.cache.result();
                 self.timing = answer.timing;
-                if let CacheStatus::Hit { stale: Some(reason), .. } = answer.cache {
-                    self.stale = Some(reason.as_str());
-                }
+                self.stale = answer.cache.stale().map(Stale::as_str);
             }
             Err(fault) => {
                 let row = fault.kind.row();

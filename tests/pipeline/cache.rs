@@ -91,31 +91,32 @@ async fn a_failed_refresh_postpones_the_next_and_says_why() {
 /// by, what the client sees). `stale_if_error` is 100 s.
 #[tokio::test(start_paused = true)]
 async fn stale_stands_in_for_failures_within_its_window() {
-    let stale = |detail: &str, over: u64| format!("hit; ttl=-{over}; detail={detail}");
-    let cases: [(Act, &str, u16); 8] = [
-        (Act::Unreachable(s(0)), "unreachable", 502),
-        (Act::Timeout(s(0)), "unreachable", 504),
-        (Act::Broken, "unreachable", 502),
-        (Act::Panic, "upstream-error", 500),
-        (reply(500, "").into(), "upstream-error", 500),
-        (reply(503, "").into(), "upstream-error", 503),
-        (reply(429, "").into(), "paused", 429),
-        (reply(401, "").into(), "paused", 502),
+    let stale = |how: &str, detail: &str, over: u64| format!("{how}; ttl=-{over}; detail={detail}");
+    // The third column is how `Cache-Status` begins where the call was made: `hit` is only what nobody was asked about.
+    let cases: [(Act, &str, &str, u16); 8] = [
+        (Act::Unreachable(s(0)), "unreachable", "hit", 502),
+        (Act::Timeout(s(0)), "unreachable", "fwd=stale", 504),
+        (Act::Broken, "unreachable", "fwd=stale", 502),
+        (Act::Panic, "upstream-error", "fwd=stale", 500),
+        (reply(500, "").into(), "upstream-error", "fwd=stale; fwd-status=500", 500),
+        (reply(503, "").into(), "upstream-error", "fwd=stale; fwd-status=503", 503),
+        (reply(429, "").into(), "paused", "fwd=stale; fwd-status=429", 429),
+        (reply(401, "").into(), "paused", "fwd=stale", 502),
     ];
-    for (act, reason, status) in cases {
+    for (act, reason, called, status) in cases {
         let world = caching("ttl = \"30s\"\nstale_if_error = \"100s\"");
         world.get("/r").send().await;
         let played = act.clone();
         world.upstream.plays(move |_| played.clone());
         pass(s(31)).await;
-        assert_eq!(world.get("/r").send().await.cache(), stale(reason, 1), "{act:?}");
+        assert_eq!(world.get("/r").send().await.cache(), stale(called, reason, 1), "{act:?}");
         // While the failure speaks nobody asks; then somebody does.
-        assert_eq!(world.get("/r").send().await.cache(), stale(reason, 1), "{act:?}");
+        assert_eq!(world.get("/r").send().await.cache(), stale("hit", reason, 1), "{act:?}");
         assert_eq!(world.calls(), 2, "{act:?}");
         pass(s(1)).await;
-        assert_eq!(world.get("/r").send().await.cache(), stale(reason, 2), "{act:?}");
+        assert_eq!(world.get("/r").send().await.cache(), stale(called, reason, 2), "{act:?}");
         pass(s(97) + ms(999)).await;
-        assert_eq!(world.get("/r").send().await.cache(), stale(reason, 100), "{act:?}");
+        assert_eq!(world.get("/r").send().await.cache(), stale(called, reason, 100), "{act:?}");
         pass(ms(1)).await;
         assert_eq!(world.get("/r").send().await.status, status, "{act:?}");
         world.quiet().await;
@@ -339,7 +340,7 @@ async fn other_methods_and_bodies_pass_by() {
             assert_eq!(got.cache(), "fwd=method; fwd-status=200");
         }
     }
-    assert_eq!(world.get("/r").body("x").send().await.cache(), "fwd=method; fwd-status=200");
+    assert_eq!(world.get("/r").body("x").send().await.cache(), "fwd=bypass; fwd-status=200");
     assert_eq!(world.calls(), 5);
     assert_eq!(world.get("/r").send().await.cache(), "fwd=uri-miss; fwd-status=200; stored");
     let off = caching("enabled = false");
