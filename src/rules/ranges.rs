@@ -246,16 +246,15 @@ pub fn is_completable(entry: &Entry) -> bool {
 /// The `Range` and the `If-Range` that complete a part.
 fn rest(entry: &Entry) -> Option<(HeaderValue, HeaderValue)> {
     let Span { first, complete } = entry.part.as_deref()?.span?;
-    let tag = entry.fields.first(&header::ETAG)?;
-    let strong = Tag::parse(&tag).is_some_and(|tag| !tag.weak);
+    let tag = entry.fields.value(&header::ETAG)?;
+    let strong = Tag::parse(tag.as_bytes()).is_some_and(|tag| !tag.weak);
     let end = first + entry.body.len() as u64;
     let range = match first {
         0 if end < complete => format!("bytes={end}-"),
         1.. if end == complete => format!("bytes=0-{}", first - 1),
         _ => return None,
     };
-    let tag = HeaderValue::from_maybe_shared(tag).ok().filter(|_| strong)?;
-    Some((HeaderValue::try_from(range).ok()?, tag))
+    strong.then_some((HeaderValue::try_from(range).ok()?, tag.clone()))
 }
 
 /// Two parts as one, which parts may become that "all share the same strong validator" (RFC 9111 §3.4; RFC 9110

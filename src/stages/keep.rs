@@ -15,7 +15,7 @@ use crate::model::cache_status::CacheStatus;
 use crate::model::entry::{Entry, Selectors};
 use crate::model::exchange::{Answer, Call, Content, Passed, Question, RouteId};
 use crate::model::fault::Called;
-use crate::model::{Fault, FaultKind, Fields, Moment};
+use crate::model::{Fault, FaultKind, Moment};
 use crate::rules::addresses::{self, Addresses};
 use crate::rules::reuse::{self, Admission, Exchange, Kept, Policy, Refusal};
 use crate::rules::{groups, headers, ranges, serving, targeted, validators, vary};
@@ -322,7 +322,7 @@ impl<S> Keep<S> {
         let stated = groups::of(&fields, addresses.origin(asked.route));
         let groups: Box<[Bytes]> =
             addresses.tags(asked.route, &asked.question.target).into_iter().chain(stated).collect();
-        let parts = (status, Fields::from_map(&fields), body);
+        let parts = (status, self.given.store.packed(&fields), body);
         Entry::new(parts, arrived, kept.initial_age, kept.facts, kept.selectors)
             .with_part(part)
             .with_groups(groups)

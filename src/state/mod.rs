@@ -9,5 +9,6 @@ pub mod metrics;
 pub mod quota;
 pub mod relay;
 pub mod remembered;
+pub mod shapes;
 pub mod store;
 pub mod tasks;

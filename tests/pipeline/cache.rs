@@ -452,3 +452,66 @@ async fn nobody_waits_for_an_answer_that_would_be_somebody_elses() {
     assert_eq!(world.calls(), 16);
     world.quiet().await;
 }
+
+/// RFC 9211: each outcome is told as what happened, one after another on one key.
+#[tokio::test(start_paused = true)]
+async fn cache_status_is_true_of_every_outcome() {
+    let world = World::new(&Config {
+        route: "forward_headers = \"all\"\nmethods = [\"GET\", \"POST\"]",
+        cache: "honour_request_directives = true\nstale_if_error = \"60s\"",
+        ..Config::default()
+    });
+    world.upstream.plays(|heard| {
+        let status = match heard.header("if-none-match") {
+            _ if heard.n > 6 => 503,
+            Some("\"a\"") => 304,
+            _ => 200,
+        };
+        let body = if status == 304 { "" } else { "x" };
+        let reply = reply(status, body).with("etag", "\"a\"").with("vary", "accept");
+        reply.with("cache-control", if heard.method == Method::POST { "no-store" } else { "max-age=10" })
+    });
+    let none = ("x-none", "");
+    for (after, (name, value), told) in [
+        (0, none, "fwd=uri-miss; fwd-status=200; stored"),
+        (0, none, "hit; ttl=10"),
+        (4, none, "hit; ttl=6"),
+        (0, ("accept", "a/b"), "fwd=vary-miss; fwd-status=200; stored"),
+        (0, ("cache-control", "no-cache"), "fwd=request; fwd-status=304; stored"),
+        (0, ("if-none-match", "\"a\""), "hit; ttl=10"),
+        (0, ("range", "bytes=0-0"), "hit; ttl=10"),
+        (12, ("cache-control", "max-stale=5"), "hit; ttl=-2"),
+        (0, none, "fwd=stale; fwd-status=304; stored"),
+        (0, ("cache-control", "no-store"), "hit; ttl=10"),
+        // It erases what is held; from the seventh call on the upstream fails.
+        (0, ("x-post", ""), "fwd=method; fwd-status=200"),
+        (0, none, "fwd=uri-miss; fwd-status=200; stored"),
+        (11, none, "fwd=stale; fwd-status=503; ttl=-1; detail=upstream-error"),
+        (0, none, "hit; ttl=-1; detail=upstream-error"),
+    ] {
+        pass(s(after)).await;
+        let method = if name == "x-post" { Method::POST } else { Method::GET };
+        let got = world.ask(method, "/r").with(name, value).send().await;
+        assert_eq!(got.cache(), told, "{name}: {value}, call {}", world.calls());
+    }
+    let off = World::new(&Config { cache: "enabled = false", ..Config::default() });
+    assert_eq!(off.get("/r").send().await.cache(), "fwd=bypass; fwd-status=200");
+}
+
+/// What only the operator's word shares is not given to somebody the upstream knows, by whatever field the route says so.
+#[tokio::test(start_paused = true)]
+async fn a_field_that_says_who_asks_counts_as_authorization() {
+    let world = World::new(&Config {
+        route: "forward_headers = \"all\"",
+        cache: "ttl = \"30s\"\ncredential_headers = [\"x-user\"]",
+        ..Config::default()
+    });
+    world.get("/r").send().await;
+    for name in ["x-user", "authorization", "cookie"] {
+        for _ in 0..2 {
+            let got = world.get("/r").with(name, "ana").send().await;
+            assert_eq!(got.cache(), "fwd=request; fwd-status=200", "{name}");
+        }
+    }
+    assert_eq!((world.get("/r").send().await.cache(), world.calls()), ("hit; ttl=30", 7));
+}
