@@ -95,7 +95,7 @@ fn preferences(value: &[u8], of_types: bool) -> Vec<Vec<u8>> {
 /// One member with its weight at its end. "Recipients SHOULD process any parameter named 'q' as weight, regardless of
 /// parameter ordering" (RFC 9110 §12.5.1); what is no weight is left as it is, for nobody knows how an upstream reads it.
 fn preference(member: &[u8], of_types: bool) -> (u16, Vec<u8>) {
-    let mut parameters = pieces(member, b';').into_iter().map(|piece| without_space(piece));
+    let mut parameters = pieces(member, b';').into_iter().map(without_space);
     let mut kept = parameters.next().unwrap_or_default().to_ascii_lowercase();
     let mut weight = None;
     for parameter in parameters {

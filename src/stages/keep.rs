@@ -339,8 +339,11 @@ impl<S> Keep<S> {
             return self.given.store.insert(key, entry, &asked.sent, asked.began);
         }
         // A larger one answers whatever the part would.
-        let insert = |made| self.given.store.insert(key, &Arc::new(made), &asked.sent, asked.began);
-        made.into_iter().map(insert).fold(true, |all, stored| all && stored)
+        let mut stored = true;
+        for larger in made {
+            stored &= self.given.store.insert(key, &Arc::new(larger), &asked.sent, asked.began);
+        }
+        stored
     }
 
     fn invalidate(&self, asked: &Asked, answer: &Answer) {
