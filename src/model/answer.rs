@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::StatusCode;
-use http::header::HeaderMap;
+use http::header::{self, HeaderMap};
 
 use super::body::Body;
 use super::cache_status::CacheStatus;
@@ -52,6 +53,21 @@ pub struct Timing {
     pub wait: Duration,
     /// From the call's first byte to its answer's head.
     pub upstream: Option<Duration>,
+}
+
+impl Content {
+    /// What one client gets of an entry of this age: a status, fields and a body made for it.
+    pub fn cut(
+        entry: &Entry,
+        age: Duration,
+        cache: CacheStatus,
+        (status, mut headers, body): (StatusCode, HeaderMap, Bytes),
+    ) -> Self {
+        if cache.is_from_memory() || age >= Duration::from_secs(1) {
+            headers.insert(header::AGE, age.as_secs().into());
+        }
+        Self::Passed(Passed { status, headers, body: body.into(), arrived: entry.arrived })
+    }
 }
 
 impl Answer {

@@ -10,12 +10,12 @@ use tower_layer::Layer;
 use super::Stage;
 use crate::model::cache_status::{CacheStatus, Stale, Why};
 use crate::model::entry::Entry;
-use crate::model::exchange::{Answer, Ask, Content, Fetch, Passed, Sharing, Timing};
+use crate::model::exchange::{Answer, Ask, Content, Fetch, Sharing, Timing};
 use crate::model::fault::Called;
 use crate::model::{Fault, FaultKind, Moment};
 use crate::rules::headers::Forwarding;
 use crate::rules::reuse::{self, Policy, Verdict};
-use crate::rules::serving::{self, Shaped, Wishes};
+use crate::rules::serving::{self, Wishes};
 use crate::rules::{message, ranges, validators, vary};
 use crate::state::clock::Clock;
 use crate::state::store::{Found, Store};
@@ -220,7 +220,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
         }
         let Content::Held(entry, age) = &answer.content else { return answer };
         match serving::shape(&wishes.conditions, method, entry, self.given.clock.wall()) {
-            Some(shaped) => Answer { content: cut(entry, *age, answer.cache, shaped), ..answer },
+            Some(shaped) => Answer { content: Content::cut(entry, *age, answer.cache, shaped), ..answer },
             None => answer,
         }
     }
@@ -243,7 +243,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
             return None;
         }
         let cache = CacheStatus::fresh(left);
-        let content = cut(&entry, entry.age(now), cache, ranges::of_part(&entry, &within));
+        let content = Content::cut(&entry, entry.age(now), cache, ranges::of_part(&entry, &within));
         Some(Answer { content, cache, timing: Timing::default() })
     }
 
@@ -385,15 +385,6 @@ fn asking(
         }
     }
     headers
-}
-
-/// An answer made of an entry for one client.
-fn cut(entry: &Entry, age: Duration, cache: CacheStatus, shaped: Shaped) -> Content {
-    let (status, mut headers, body) = shaped;
-    if cache.is_from_memory() || age >= Duration::from_secs(1) {
-        headers.insert(header::AGE, age.as_secs().into());
-    }
-    Content::Passed(Passed { status, headers, body: body.into(), arrived: entry.arrived })
 }
 
 fn own_credentials(ask: &Ask, rules: &CacheRules) -> bool {
