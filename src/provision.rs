@@ -324,8 +324,7 @@ fn lens(plan: &Plan, route: &RoutePlan) -> Lens {
 fn cache_rules(plan: &Plan, route: &RoutePlan) -> CacheRules {
     let account = plan.account_of(route);
     let names = account.map(|account| account.headers.iter().map(|(name, _)| name.clone()).collect());
-    let forwarding =
-        Forwarding { allowed: route.forward_headers.clone(), credentials: names.unwrap_or_default() };
+    let forwarding = Forwarding::new(route.forward_headers.clone(), names.unwrap_or_default());
     let identifying = route.cache.identifying.iter().filter(|name| forwarding.may_send(name));
     CacheRules {
         policy: route.cache.clone(),

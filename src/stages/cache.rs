@@ -7,7 +7,7 @@ use http::Method;
 use http::header::{self, HeaderMap, HeaderName};
 use tower_layer::Layer;
 
-use super::Stage;
+use super::{Stage, at_once, below};
 use crate::model::cache_status::{CacheStatus, Stale, Why};
 use crate::model::entry::Entry;
 use crate::model::exchange::{Answer, Ask, Content, Fetch, Sharing, Timing};
@@ -81,16 +81,17 @@ struct Fallback {
 }
 
 impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
-    async fn call(&self, ask: Ask) -> Result<Answer, Fault> {
+    // Not an `async fn`: what is in memory is answered at once, without carrying the size of the way below.
+    fn call(&self, ask: Ask) -> impl Future<Output = Result<Answer, Fault>> + Send {
         let Some(rules) = self.given.routes.get(ask.route.place()) else {
-            return Err(FaultKind::NoSuchRoute.into());
+            return at_once(Err(FaultKind::NoSuchRoute.into()));
         };
         if !rules.policy.enabled || !matches!(ask.method, Method::GET | Method::HEAD) || !ask.body.is_empty()
         {
             // A body would be part of the question, and no key holds it.
             let cacheable = !rules.policy.enabled || matches!(ask.method, Method::GET | Method::HEAD);
             let why = if cacheable { Why::Bypass } else { Why::Method };
-            return self.forward(ask, rules, why, Sharing::Alone { keep: false }, None).await;
+            return below(self.forward(ask, rules, why, Sharing::Alone { keep: false }, None));
         }
         let wishes = Wishes::from_headers(&ask.headers);
         let may_refresh = self.given.may_refresh.get(ask.client.place()).is_some_and(|may| *may);
@@ -109,17 +110,19 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
                 match reuse::decide(&rules.policy, &entry, &wishes.directives, honoured, now) {
                     Verdict::Fresh { left } => {
                         let cache = CacheStatus::fresh(left);
-                        return Ok(self.fitted(Answer::held(entry, cache, now), &ask.method, &wishes));
+                        let fresh = Answer::held(entry, cache, now);
+                        return at_once(Ok(self.fitted(fresh, &ask.method, &wishes)));
                     }
                     Verdict::Accepted { over } => {
                         let cache = CacheStatus::over(over, None);
-                        return Ok(self.fitted(Answer::held(entry, cache, now), &ask.method, &wishes));
+                        let fresh = Answer::held(entry, cache, now);
+                        return at_once(Ok(self.fitted(fresh, &ask.method, &wishes)));
                     }
                     Verdict::FreshenMeanwhile { over } => {
                         let reason = entry.failing(now).unwrap_or(Stale::Revalidating);
                         self.freshen(&ask, rules, &entry, now);
                         let stale = Answer::held(entry, CacheStatus::over(over, Some(reason)), now);
-                        return Ok(self.fitted(stale, &ask.method, &wishes));
+                        return at_once(Ok(self.fitted(stale, &ask.method, &wishes)));
                     }
                     Verdict::Fetch { over, if_error, if_unreachable } => {
                         // At the very end of its lifetime it is over by nothing, and stale nevertheless.
@@ -133,30 +136,32 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
         if fallback.is_none()
             && let Some(answer) = self.part_of(&ask, rules, &wishes, honoured)
         {
-            return Ok(answer);
+            return at_once(Ok(answer));
         }
         // "only-if-cached … SHOULD respond with either a stored response or a 504" (RFC 9111 §5.2.1.7).
         if wishes.directives.only_if_cached {
-            return Err(FaultKind::OnlyIfCached.into());
+            return at_once(Err(FaultKind::OnlyIfCached.into()));
         }
         if let Some(fallback) = &fallback
             && let Some(reason) = fallback.entry.failing(now)
             && let Some(answer) = fallback.answer(now, reason, None)
         {
-            return Ok(self.fitted(answer, &ask.method, &wishes));
+            return at_once(Ok(self.fitted(answer, &ask.method, &wishes)));
         }
         let held = match &fallback {
             Some(fallback) => Some(fallback.entry.clone()),
             None => self.incomplete(&ask, rules, &wishes, why),
         };
         let sharing = self.sharing(&ask, rules, &wishes, honoured, held.as_deref());
-        let method = ask.method.clone();
-        let fetched = self.forward(ask, rules, why, sharing, held).await;
-        let answer = match fallback {
-            Some(fallback) => self.or_stale(fetched, &fallback),
-            None => fetched,
-        };
-        answer.map(|answer| self.fitted(answer, &method, &wishes))
+        below(async move {
+            let method = ask.method.clone();
+            let fetched = self.forward(ask, rules, why, sharing, held).await;
+            let answer = match fallback {
+                Some(fallback) => self.or_stale(fetched, &fallback),
+                None => fetched,
+            };
+            answer.map(|answer| self.fitted(answer, &method, &wishes))
+        })
     }
 }
 
@@ -209,8 +214,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
             interim,
             why,
         };
-        // Boxed here, so that a hit does not carry the size of the whole way below.
-        Box::pin(self.below.call(fetch)).await
+        self.below.call(fetch).await
     }
 
     /// What a client gets of an answer that everyone may have: its own conditions and ranges are answered here.
