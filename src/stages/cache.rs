@@ -12,6 +12,7 @@ use crate::model::cache_status::{CacheStatus, Stale, Why};
 use crate::model::entry::Entry;
 use crate::model::exchange::{Answer, Ask, Content, Fetch, Sharing, Timing};
 use crate::model::fault::Called;
+use crate::model::urgency::Class;
 use crate::model::{Fault, FaultKind, Moment};
 use crate::rules::headers::Forwarding;
 use crate::rules::reuse::{self, Policy, Verdict};
@@ -44,6 +45,8 @@ pub struct CacheLayer {
     pub routes: Arc<[CacheRules]>,
     /// Which clients' refresh directives count, by place.
     pub may_refresh: Arc<[bool]>,
+    /// Whose calls go first, by client.
+    pub classes: Arc<[Class]>,
     /// The entries.
     pub store: Store,
     /// The time.
@@ -89,8 +92,8 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
         if !rules.policy.enabled || !matches!(ask.method, Method::GET | Method::HEAD) || !ask.body.is_empty()
         {
             // A body would be part of the question, and no key holds it.
-            let cacheable = !rules.policy.enabled || matches!(ask.method, Method::GET | Method::HEAD);
-            let why = if cacheable { Why::Bypass } else { Why::Method };
+            let about_method = rules.policy.enabled && !matches!(ask.method, Method::GET | Method::HEAD);
+            let why = if about_method { Why::Method } else { Why::Bypass };
             return below(self.forward(ask, rules, why, Sharing::Alone { keep: false }, None));
         }
         let wishes = Wishes::from_headers(&ask.headers);
@@ -109,14 +112,12 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
             Found::Entry(entry) => {
                 match reuse::decide(&rules.policy, &entry, &wishes.directives, honoured, now) {
                     Verdict::Fresh { left } => {
-                        let cache = CacheStatus::fresh(left);
-                        let fresh = Answer::held(entry, cache, now);
+                        let fresh = Answer::held(entry, CacheStatus::fresh(left), now);
                         return at_once(Ok(self.fitted(fresh, &ask.method, &wishes)));
                     }
                     Verdict::Accepted { over } => {
-                        let cache = CacheStatus::over(over, None);
-                        let fresh = Answer::held(entry, cache, now);
-                        return at_once(Ok(self.fitted(fresh, &ask.method, &wishes)));
+                        let accepted = Answer::held(entry, CacheStatus::over(over, None), now);
+                        return at_once(Ok(self.fitted(accepted, &ask.method, &wishes)));
                     }
                     Verdict::FreshenMeanwhile { over } => {
                         let reason = entry.failing(now).unwrap_or(Stale::Revalidating);
@@ -207,6 +208,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
             question,
             headers,
             body,
+            class: self.given.classes.get(client.place()).copied().unwrap_or(Class::Interactive),
             deadline,
             hurried,
             sharing,
@@ -276,6 +278,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
             question,
             headers: asking(rules, ask, &Method::GET, &sharing, Some(entry)),
             body: crate::model::Body::Empty,
+            class: Class::Refresh,
             deadline: now + rules.patience,
             hurried: false,
             sharing,
@@ -350,7 +353,7 @@ fn failure(fetched: &Result<Answer, Fault>) -> Option<Stale> {
             | FaultKind::BudgetSpent
             | FaultKind::QueueFull
             | FaultKind::Overloaded => Some(Stale::Quota),
-            FaultKind::UpstreamRefusedCredentials => Some(Stale::Paused),
+            FaultKind::UpstreamRefusedCredentials | FaultKind::AccountPaused => Some(Stale::Paused),
             _ => None,
         },
     }
