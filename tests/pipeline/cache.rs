@@ -515,3 +515,24 @@ async fn a_field_that_says_who_asks_counts_as_authorization() {
     }
     assert_eq!((world.get("/r").send().await.cache(), world.calls()), ("hit; ttl=30", 7));
 }
+
+/// A soft purge ends freshness and leaves what may be given stale, which is counted from then on.
+#[tokio::test(start_paused = true)]
+async fn what_was_purged_softly_is_stale_from_then_on() {
+    let world = caching("ttl = \"30s\"\nstale_if_error = \"100s\"");
+    world.upstream.plays(|heard| match heard.header("if-none-match") {
+        Some("\"a\"") if heard.n > 2 => reply(304, ""),
+        _ if heard.n == 2 => reply(503, ""),
+        _ => reply(200, "one").with("etag", "\"a\""),
+    });
+    world.get("/r").send().await;
+    pass(s(5)).await;
+    assert_eq!((world.purge("soft=true&request=GET /r"), world.purge("soft=true&request=GET /r?q=1")), (1, 0));
+    let stale = world.get("/r").send().await;
+    assert_eq!(stale.cache(), "fwd=stale; fwd-status=503; ttl=-1; detail=upstream-error");
+    pass(s(2)).await;
+    assert_eq!(world.get("/r").send().await.cache(), "fwd=stale; fwd-status=304; stored");
+    assert_eq!(world.get("/r").send().await.cache(), "hit; ttl=30");
+    assert_eq!(world.purge("request=GET /r"), 1);
+    assert_eq!(world.get("/r").send().await.cache(), "fwd=uri-miss; fwd-status=200; stored");
+}
