@@ -527,7 +527,10 @@ async fn what_was_purged_softly_is_stale_from_then_on() {
     });
     world.get("/r").send().await;
     pass(s(5)).await;
-    assert_eq!((world.purge("soft=true&request=GET /r"), world.purge("soft=true&request=GET /r?q=1")), (1, 0));
+    assert_eq!(
+        (world.purge("soft=true&request=GET /r"), world.purge("soft=true&request=GET /r?q=1")),
+        (1, 0)
+    );
     let stale = world.get("/r").send().await;
     assert_eq!(stale.cache(), "fwd=stale; fwd-status=503; ttl=-1; detail=upstream-error");
     pass(s(2)).await;
