@@ -9,7 +9,7 @@ use http::header::{self, HeaderValue};
 
 use super::cache_control::Directives;
 use super::validators::Tag;
-use super::vary::{members, thousandths, weight_at};
+use super::vary::{members, thousandths};
 use crate::model::coding::{Coded, Coding};
 use crate::model::entry::Entry;
 
@@ -122,11 +122,14 @@ pub fn chosen<'a>(coded: &'a Coded, asked: Option<&HeaderValue>) -> &'a Arc<Entr
 /// What `Accept-Encoding` says of a coding, in thousandths. `x-gzip` "is equivalent to gzip" (RFC 9110 §8.4.1.3).
 fn weight(asked: &[u8], coding: &str) -> Option<u16> {
     members(asked).into_iter().find_map(|member| {
-        let name = member.split(|&byte| byte == b';').next()?.trim_ascii();
+        let mut parameters = member.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+        let name = parameters.next()?;
         let name = if name.eq_ignore_ascii_case(b"x-gzip") { b"gzip" } else { name };
-        let spaceless: Vec<u8> = member.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
-        let weight = weight_at(&spaceless).map_or(1000, |at| thousandths(&spaceless[at + 3..]));
-        name.eq_ignore_ascii_case(coding.as_bytes()).then_some(weight)
+        let stated = |parameter: &[u8]| {
+            let (name, value) = parameter.split_at_checked(2)?;
+            thousandths(value).filter(|_| name.eq_ignore_ascii_case(b"q="))
+        };
+        name.eq_ignore_ascii_case(coding.as_bytes()).then(|| parameters.find_map(stated).unwrap_or(1000))
     })
 }
 

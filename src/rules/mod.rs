@@ -6,6 +6,7 @@ pub mod cache_control;
 pub mod calendar;
 pub mod codings;
 pub mod dates;
+pub mod failing;
 pub mod fairness;
 pub mod forwarded;
 pub mod framing;

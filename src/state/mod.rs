@@ -2,6 +2,7 @@
 //! an await.
 
 pub mod clock;
+pub mod collecting;
 pub mod compression;
 pub mod flights;
 pub mod grant;
