@@ -3,7 +3,8 @@
 //! pages of its own it is the origin there.
 //!
 //! ```text
-//! bare PORT                   pages: `?…per_page=24…` is a page of 24 KiB, under `/items` a list of 24 items of 1 KiB
+//! bare PORT                   pages: `?…per_page=24…` is a page of 24 KiB, under `/items` a list of 24 items of 1 KiB;
+//!                             under `/storm` a 429
 //! bare PORT HOST:PORT TARGET… the answers that HOST:PORT gives to these targets now: bytes and header lines alike
 //! ```
 #![allow(
@@ -29,6 +30,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+
+/// The gate's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// An answer, ready.
 #[derive(Clone)]
@@ -66,7 +71,9 @@ async fn serve(port: u16, pages: HashMap<String, Page>) {
             let held = known.is_some() && known == page.headers.get(header::ETAG);
             let mut response = Response::new(Full::new(if held { Bytes::new() } else { page.body }));
             *response.headers_mut() = page.headers;
-            if held {
+            if target.starts_with("/storm") {
+                *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+            } else if held {
                 *response.status_mut() = StatusCode::NOT_MODIFIED;
                 response.headers_mut().remove(header::CONTENT_TYPE);
             }

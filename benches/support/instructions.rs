@@ -47,6 +47,10 @@ use world::{PATH, peer, plan, way};
 
 mod world;
 
+/// The gate's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The defaults of the gate's `[server]`.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 const MAX_HEADERS: usize = 100;
