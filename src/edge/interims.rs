@@ -50,21 +50,19 @@ impl Interims {
         self.open.store(self.begun.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Release);
     }
 
-    /// Runs a request to its response, which is held back until all that waits before it is written.
-    pub async fn before<T>(&self, response: impl Future<Output = T>) -> T {
+    /// Runs a request to its response, which is held back until all that waits before it is written. Pinned where it
+    /// stands: moved here it would be copied with every request.
+    pub async fn before<T>(&self, mut response: Pin<&mut impl Future<Output = T>>) -> T {
         let mut at_once = true;
-        let response = {
-            let mut response = std::pin::pin!(response);
-            std::future::poll_fn(|cx| {
-                let polled = response.as_mut().poll(cx);
-                if polled.is_pending() {
-                    at_once = false;
-                    self.queue().task = Some(cx.waker().clone());
-                }
-                polled
-            })
-            .await
-        };
+        let response = std::future::poll_fn(|cx| {
+            let polled = response.as_mut().poll(cx);
+            if polled.is_pending() {
+                at_once = false;
+                self.queue().task = Some(cx.waker().clone());
+            }
+            polled
+        })
+        .await;
         self.open.store(0, Ordering::Release);
         // What was answered at once asked nobody who could have said something before.
         if !at_once {

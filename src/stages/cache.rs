@@ -7,10 +7,11 @@ use http::Method;
 use http::header::{self, HeaderMap, HeaderName};
 use tower_layer::Layer;
 
-use super::Stage;
+use super::{Stage, at_once, below};
 use crate::model::cache_status::{CacheStatus, Stale, Why};
 use crate::model::entry::Entry;
 use crate::model::exchange::{Answer, Ask, Content, Fetch, Passed, Sharing, Timing};
+use crate::model::urgency::Class;
 use crate::model::{Fault, FaultKind, Moment};
 use crate::rules::headers::Forwarding;
 use crate::rules::reuse::{self, Policy, Verdict};
@@ -41,6 +42,8 @@ pub struct CacheLayer {
     pub routes: Arc<[CacheRules]>,
     /// Which clients' refresh directives count, by place.
     pub may_refresh: Arc<[bool]>,
+    /// Whose calls go first, by client.
+    pub classes: Arc<[Class]>,
     /// The entries.
     pub store: Store,
     /// The time.
@@ -76,14 +79,15 @@ struct Fallback {
 }
 
 impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
-    async fn call(&self, ask: Ask) -> Result<Answer, Fault> {
+    // Not an `async fn`: what is in memory is answered at once, without carrying the size of the way below.
+    fn call(&self, ask: Ask) -> impl Future<Output = Result<Answer, Fault>> + Send {
         let Some(rules) = self.given.routes.get(ask.route.place()) else {
-            return Err(FaultKind::NoSuchRoute.into());
+            return at_once(Err(FaultKind::NoSuchRoute.into()));
         };
         if !rules.policy.enabled || !matches!(ask.method, Method::GET | Method::HEAD) || !ask.body.is_empty()
         {
             let why = if rules.policy.enabled { Why::Method } else { Why::Bypass };
-            return self.forward(ask, rules, why, Sharing::Alone { keep: false }, None).await;
+            return below(self.forward(ask, rules, why, Sharing::Alone { keep: false }, None));
         }
         let wishes = Wishes::from_headers(&ask.headers);
         let may_refresh = self.given.may_refresh.get(ask.client.place()).is_some_and(|may| *may);
@@ -100,20 +104,18 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
             Found::Entry(entry) => {
                 match reuse::decide(&rules.policy, &entry, &wishes.directives, honoured, now) {
                     Verdict::Fresh { left } => {
-                        return Ok(self.fitted(hit(entry, now, seconds(left), None), &ask.method, &wishes));
+                        let fresh = hit(entry, now, seconds(left), None);
+                        return at_once(Ok(self.fitted(fresh, &ask.method, &wishes)));
                     }
                     Verdict::Accepted { over } => {
-                        return Ok(self.fitted(
-                            hit(entry, now, seconds_over(over), None),
-                            &ask.method,
-                            &wishes,
-                        ));
+                        let accepted = hit(entry, now, seconds_over(over), None);
+                        return at_once(Ok(self.fitted(accepted, &ask.method, &wishes)));
                     }
                     Verdict::FreshenMeanwhile { over } => {
                         let reason = entry.failing(now).unwrap_or(Stale::Revalidating);
                         self.freshen(&ask, rules, &entry, now);
                         let stale = hit(entry, now, seconds_over(over), Some(reason));
-                        return Ok(self.fitted(stale, &ask.method, &wishes));
+                        return at_once(Ok(self.fitted(stale, &ask.method, &wishes)));
                     }
                     Verdict::Fetch { over, if_error, if_unreachable } => {
                         // At the very end of its lifetime it is over by nothing, and stale nevertheless.
@@ -127,27 +129,29 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
         if fallback.is_none()
             && let Some(answer) = self.part_of(&ask, rules, &wishes, honoured)
         {
-            return Ok(answer);
+            return at_once(Ok(answer));
         }
         // "only-if-cached … SHOULD respond with either a stored response or a 504" (RFC 9111 §5.2.1.7).
         if wishes.directives.only_if_cached {
-            return Err(FaultKind::OnlyIfCached.into());
+            return at_once(Err(FaultKind::OnlyIfCached.into()));
         }
         if let Some(fallback) = &fallback
             && let Some(reason) = fallback.entry.failing(now)
             && let Some(answer) = fallback.answer(now, reason)
         {
-            return Ok(self.fitted(answer, &ask.method, &wishes));
+            return at_once(Ok(self.fitted(answer, &ask.method, &wishes)));
         }
         let held = fallback.as_ref().map(|fallback| fallback.entry.clone());
         let sharing = self.sharing(&ask, rules, &wishes, honoured, held.as_deref());
-        let method = ask.method.clone();
-        let fetched = self.forward(ask, rules, why, sharing, held).await;
-        let answer = match fallback {
-            Some(fallback) => self.or_stale(fetched, &fallback),
-            None => fetched,
-        };
-        answer.map(|answer| self.fitted(answer, &method, &wishes))
+        below(async move {
+            let method = ask.method.clone();
+            let fetched = self.forward(ask, rules, why, sharing, held).await;
+            let answer = match fallback {
+                Some(fallback) => self.or_stale(fetched, &fallback),
+                None => fetched,
+            };
+            answer.map(|answer| self.fitted(answer, &method, &wishes))
+        })
     }
 }
 
@@ -193,6 +197,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
             question,
             headers,
             body,
+            class: self.given.classes.get(client.place()).copied().unwrap_or(Class::Interactive),
             deadline,
             hurried,
             sharing,
@@ -200,8 +205,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
             interim,
             why,
         };
-        // Boxed here, so that a hit does not carry the size of the whole way below.
-        Box::pin(self.below.call(fetch)).await
+        self.below.call(fetch).await
     }
 
     /// What a client gets of an answer that everyone may have: its own conditions and ranges are answered here.
@@ -253,6 +257,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
             question,
             headers: asking(rules, ask, &Method::GET, &sharing, Some(entry)),
             body: crate::model::Body::Empty,
+            class: Class::Refresh,
             deadline: now + rules.patience,
             hurried: false,
             sharing,
@@ -318,7 +323,7 @@ fn failure(fetched: &Result<Answer, Fault>) -> Option<Stale> {
             | FaultKind::BudgetSpent
             | FaultKind::QueueFull
             | FaultKind::Overloaded => Some(Stale::Quota),
-            FaultKind::UpstreamRefusedCredentials => Some(Stale::Paused),
+            FaultKind::UpstreamRefusedCredentials | FaultKind::AccountPaused => Some(Stale::Paused),
             _ => None,
         },
     }

@@ -83,6 +83,7 @@ impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
             timing: Timing::default(),
             bytes: 0,
             whole: false,
+            took: None,
         };
         let result = self.inner.call(arrival).await;
         report.take(&result);
@@ -95,6 +96,8 @@ impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
         {
             headers.insert(UNDERSTOOD, understood);
         }
+        // A body that is all here is taken at once, and needs no second look at the clock.
+        report.took = (!matches!(body, Body::Stream(_))).then_some(gate);
         // Of a body that is not there, or that HEAD leaves out, nothing will be read.
         report.whole = body.is_empty() || report.method == http::Method::HEAD;
         let mut response = Response::new(Reported { body, report: Some(report) });
@@ -282,6 +285,8 @@ struct Report {
     timing: Timing,
     bytes: u64,
     whole: bool,
+    /// How long it took, where that is known before it is over.
+    took: Option<Duration>,
 }
 
 impl Report {
@@ -314,7 +319,7 @@ impl Drop for Report {
         let (client, route) = (self.notes.client.get(), self.notes.route.get());
         let client = client.map(|client| client.place());
         let meters = route.and_then(|route| reports.routes.get(route.place())).unwrap_or(&reports.none);
-        let duration = reports.clock.now().since(self.began);
+        let duration = self.took.unwrap_or_else(|| reports.clock.now().since(self.began));
         meters.count(client, self.code, self.result, duration.as_secs_f64());
         if let Some(reason) = self.stale {
             meters.count_stale(reason);

@@ -3,7 +3,9 @@
 
 pub mod clock;
 pub mod flights;
+pub mod grant;
 pub mod limits;
+mod line;
 pub mod metrics;
 pub mod quota;
 pub mod relay;

@@ -21,6 +21,7 @@
 mod cache;
 mod credentials;
 mod failures;
+mod fairness;
 mod flight;
 mod keep;
 mod observe;
