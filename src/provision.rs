@@ -227,9 +227,12 @@ fn lens(plan: &Plan, route: &RoutePlan) -> Lens {
 fn cache_rules(plan: &Plan, route: &RoutePlan) -> CacheRules {
     let account = plan.account_of(route);
     let names = account.map(|account| account.headers.iter().map(|(name, _)| name.clone()).collect());
+    let forwarding = Forwarding::new(route.forward_headers.clone(), names.unwrap_or_default());
+    let identifying = route.cache.identifying.iter().filter(|name| forwarding.may_send(name));
     CacheRules {
         policy: route.cache.clone(),
-        forwarding: Forwarding::new(route.forward_headers.clone(), names.unwrap_or_default()),
+        identifying: identifying.cloned().collect(),
+        forwarding,
         patience: account.map_or(NO_ACCOUNT_WAIT, |account| account.max_wait)
             + plan.upstreams[route.upstream].timeout,
     }

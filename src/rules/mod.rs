@@ -5,6 +5,7 @@ pub mod breaker;
 pub mod cache_control;
 pub mod calendar;
 pub mod dates;
+pub mod failing;
 pub mod fairness;
 pub mod forwarded;
 pub mod framing;

@@ -2,6 +2,7 @@
 //! an await.
 
 pub mod clock;
+pub mod collecting;
 pub mod flights;
 pub mod grant;
 pub mod limits;

@@ -179,6 +179,7 @@ ttl_overrides = ["max-age=0"]
 max_ttl = "1h"
 stale_if_unreachable = "0s"
 honour_request_directives = true
+credential_headers = ["x-user"]
 tags = { "/a/b" = "v" }
 [routes.pages]
 page = "z"
