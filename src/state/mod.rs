@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod collecting;
+pub mod compression;
 pub mod flights;
 pub mod grant;
 pub mod limits;
