@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 use crate::config::plan::Plan;
 use crate::edge::admin::{Console, asked_request};
 use crate::explain::{Explanation, Reader};
+use crate::hand;
 use crate::lasting::Lasting;
 use crate::model::exchange::{Answer, Known};
 use crate::model::{Body, Fault, FaultKind};
@@ -76,6 +77,10 @@ impl Console for Operators {
 
     fn explain(&self, request: &str) -> Result<String, String> {
         Explanation::of(&self.plan.load(), request, Reader::Operator).map(|explanation| explanation.to_json())
+    }
+
+    fn account(&self, path: &str, query: &str) -> Result<String, String> {
+        hand::act(&self.lasting, path, query)
     }
 
     fn purge(&self, query: &str) -> Result<String, String> {

@@ -11,6 +11,7 @@ pub mod config;
 pub mod console;
 pub mod explain;
 pub mod gateway;
+pub mod hand;
 pub mod handler;
 pub mod lasting;
 pub mod pipeline;

@@ -27,9 +27,10 @@ use crate::stages::credentials::CredentialsLayer;
 use crate::stages::flight::FlightLayer;
 use crate::stages::keep::KeepLayer;
 use crate::stages::observe::{ObserveLayer, Reports};
-use crate::stages::quota::{QuotaLayer, Share};
+use crate::stages::quota::{Purse, QuotaLayer, Share};
 use crate::stages::steps::{Authenticate, Inspect, Lane, Lens, LimitClient, OwnPages, Route, Understand};
 use crate::state::metrics::RouteMeters;
+use crate::state::tells::Tells;
 
 mod accounts;
 
@@ -56,6 +57,7 @@ pub fn provision(
         none: RouteMeters::new(&lasting.metrics, "none", &clients),
         params: plan.routes.iter().map(parameter_names).collect(),
         faults: lasting.metrics.faults.clone(),
+        tells: Vec::new(),
         clock: clock.clone(),
     };
     let keys = plan
@@ -84,7 +86,9 @@ pub fn provision(
     let upstreams = Upstreams::new(upstreams, by_route, clock.clone())
         .map_err(|error| Unprovisioned::Tls(error.to_string()))?;
     // Last, since it is the one thing here that what already runs can see.
-    let (purses, vaults) = accounts(plan, lasting, environment);
+    let (purses, vaults) = accounts(plan, lasting, environment)?;
+    let tells = |purse: &Purse| Tells::new(vec![purse.account.clone()], plan.server.rate_limit_fields);
+    let reports = Reports { tells: purses.iter().map(tells).collect(), ..reports };
     let stages = Stages {
         observe: ObserveLayer { reports: Arc::new(reports) },
         inspect: Inspect {

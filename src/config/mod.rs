@@ -86,6 +86,11 @@ impl Environment for WithoutSecrets {
     }
 }
 
+/// A duration as configuration writes it, elsewhere than in one: `10m`.
+pub fn time(text: &str) -> Option<std::time::Duration> {
+    values::time(text).ok()
+}
+
 /// The plan that `text` means; `name` is what mistakes call the file.
 ///
 /// # Errors

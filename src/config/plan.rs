@@ -24,6 +24,7 @@ use crate::rules::routes::Path;
 use crate::rules::slices::{Counting, Pointer, Role, Shape};
 use crate::rules::window::WindowRule;
 pub use crate::state::limits::RateLimit;
+pub use crate::state::tells::Fields;
 
 /// Everything the gate does, as one value. Indices between its lists are checked when it is made.
 #[derive(Debug)]
@@ -61,6 +62,8 @@ pub struct Server {
     pub tls: Option<ServerTls>,
     /// The limit of each peer address that is no declared client.
     pub rate_limit: Option<RateLimit>,
+    /// Which fields tell clients what is left of the account.
+    pub rate_limit_fields: Fields,
     /// How long a request's head may take, from its first byte.
     pub header_timeout: Duration,
     /// How long a request's body may fall silent.
@@ -268,6 +271,8 @@ pub struct Route {
     pub tags: Vec<(Pointer, String)>,
     /// Which parameters say page and size.
     pub pages: Option<Pages>,
+    /// Whether the upstream's 429 closes this route alone, and not its account.
+    pub pauses_alone: bool,
     /// The longest a client waits in all, where it does not say.
     pub timeout: Duration,
 }

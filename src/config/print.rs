@@ -10,6 +10,7 @@ use super::plan::{
     Account, Client, Credential, ForwardHeaders, Http2, Identity, LogFormat, Methods, QuotaRule, RateLimit,
     Roots, Route, SecretSource, Upstream,
 };
+use super::server::FIELDS;
 use super::values::{duration_text, size_text};
 use crate::rules::ledger::Per;
 use crate::rules::params::{Bare, Below, Kind, OnIgnored, Param, Params, Unknown};
@@ -48,6 +49,8 @@ impl Plan {
         page.text("listen", server.listen);
         page.line("allow_anonymous", server.allow_anonymous);
         page.maybe("rate_limit", server.rate_limit.map(rate));
+        let fields = FIELDS.iter().find(|(_, fields)| *fields == server.rate_limit_fields);
+        page.text("rate_limit_fields", fields.map_or("", |(word, _)| word));
         page.duration("header_timeout", server.header_timeout);
         page.duration("body_timeout", server.body_timeout);
         page.duration("body_total_timeout", server.body_total_timeout);
@@ -124,6 +127,7 @@ impl Plan {
             },
         );
         page.duration("timeout", route.timeout);
+        page.text("pauses", if route.pauses_alone { "route" } else { "account" });
         if let Some(params) = &route.params {
             page.text("unknown", if route.unknown == Unknown::Pass { "pass" } else { "drop" });
             page.header("[routes.params]");

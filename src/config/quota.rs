@@ -1,6 +1,5 @@
 //! Windows of quotas and budgets, and `[state]`: what may be spent, and where it is written down.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::civil::Time;
@@ -21,8 +20,12 @@ const MARGIN: Duration = Duration::from_millis(100);
 
 /// `[state]`
 pub(super) fn state(mut table: Table<'_>) -> State {
-    let state = State { dir: None, instances: table.or("instances", 1, values::count(1..=1_000)) };
-    table.not_yet("dir", "no `dir`: what was spent is kept in memory");
+    let dir = table.take("dir", |item| {
+        let expected = "a directory such as \"/var/lib/tollgate\"";
+        let dir = item.text(expected)?;
+        if dir.is_empty() { Err(Wrong::new("is empty", expected)) } else { Ok(dir.into()) }
+    });
+    let state = State { dir, instances: table.or("instances", 1, values::count(1..=1_000)) };
     table.finish();
     state
 }
@@ -142,7 +145,6 @@ pub(super) fn budget(item: &Item<'_>) -> Result<WindowRule, Wrong> {
 /// Notes what cannot be promised: a calendar window without a place to write it down, a window of which each gate would
 /// have nothing.
 pub(super) fn check(root: &Table<'_>, state: &State, accounts: &[super::plan::Account]) {
-    let _: Option<PathBuf> = state.dir.clone();
     for account in accounts {
         for rule in &account.quota {
             let key = format!("the quota of account `{}`", account.name);

@@ -112,6 +112,7 @@ fn read_one(
         tags,
         pages,
         timeout: table.or("timeout", longest, values::some_time),
+        pauses_alone: table.or("pauses", false, values::word(&[("account", false), ("route", true)])),
     };
     table.finish();
     route

@@ -22,7 +22,11 @@ pub(super) const SECONDS_PER_DAY: u64 = 86_400;
 
 /// A duration, zero included; at most 366 days.
 pub(super) fn duration(item: &Item<'_>) -> Result<Duration, Wrong> {
-    let text = item.text(DURATION)?;
+    time(item.text(DURATION)?)
+}
+
+/// The same from its text.
+pub(super) fn time(text: &str) -> Result<Duration, Wrong> {
     let (number, unit) = quantity(text);
     let millis = match unit {
         "ms" => 1,

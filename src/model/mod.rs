@@ -15,6 +15,7 @@ pub mod moment;
 pub mod secret;
 pub mod sent;
 pub mod short;
+pub mod spare;
 pub mod urgency;
 
 pub use body::{Body, BodyError};

@@ -65,6 +65,21 @@ pub struct Word {
     pub window: Option<Duration>,
 }
 
+/// One window as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Its name: `1s`, `day`.
+    pub name: String,
+    /// How many calls it admits in all.
+    pub requests: u32,
+    /// How many seconds long it is, about.
+    pub seconds: u64,
+    /// How many it still admits.
+    pub remaining: u32,
+    /// How long until it admits more, where it does not admit all.
+    pub reset: Option<Duration>,
+}
+
 /// An account's windows. An empty ledger admits everything.
 #[derive(Debug)]
 pub struct Ledger {
@@ -181,12 +196,24 @@ impl Ledger {
         self.books.iter_mut().map(move |book| book.state.remaining(now))
     }
 
-    /// How long until a window admits more than it does, where it does not admit all.
-    pub fn reset(&mut self, now: Now, place: usize) -> Option<Duration> {
-        match &mut self.books.get_mut(place)?.state {
-            State::Sliding(window) => window.first_free().map(|free| free.since(now.at)),
-            State::Calendar(period) => Some(period.left(now.date)),
-        }
+    /// How each window stands at `now`.
+    pub fn standing(&mut self, now: Now) -> Vec<Standing> {
+        let instances = self.instances;
+        let stands = |book: &mut Book| {
+            let (requests, remaining) = (book.rule.share(instances), book.state.remaining(now));
+            let reset = match &book.state {
+                State::Sliding(window) => window.first_free().map(|free| free.since(now.at)),
+                State::Calendar(period) => Some(period.left(now.date)),
+            };
+            Standing {
+                name: book.rule.per.to_string(),
+                requests,
+                seconds: book.rule.seconds(),
+                remaining,
+                reset: reset.filter(|_| remaining < requests),
+            }
+        };
+        self.books.iter_mut().filter(|book| !book.rule.shadow).map(stands).collect()
     }
 
     /// Whether every window admits a call of `class` at `now`.
@@ -328,6 +355,18 @@ impl Ledger {
         if let Some(lease) = self.books.get_mut(place).and_then(|book| book.lease.as_mut()) {
             *lease += calls;
         }
+    }
+
+    /// Whatever was written down of the window at `place` has been accounted for otherwise.
+    pub fn end_lease(&mut self, place: usize) {
+        if let Some(lease) = self.books.get_mut(place).and_then(|book| book.lease.as_mut()) {
+            *lease = 0;
+        }
+    }
+
+    /// A limit that no window knows no longer blocks.
+    pub fn unblock(&mut self) {
+        self.blocked = Moment::ORIGIN;
     }
 
     /// What is written down of each kept window and not spent, as (place, calls).

@@ -21,7 +21,7 @@ use crate::model::fault::Called;
 use crate::model::{Fault, FaultKind, Moment};
 use crate::rules::addresses::{self, Addresses};
 use crate::rules::reuse::{self, Admission, Exchange, Kept, Policy, Refusal};
-use crate::rules::{groups, ranges, targeted, validators, vary};
+use crate::rules::{groups, ranges, targeted, told, validators, vary};
 use crate::state::clock::Clock;
 use crate::state::store::{Found, Store};
 
@@ -256,6 +256,10 @@ impl<S> Keep<S> {
         kept: Kept,
     ) -> Entry {
         for name in [header::AGE, header::CONTENT_LENGTH, targeted::OWN] {
+            fields.remove(name);
+        }
+        // What an upstream still admits is true for one moment.
+        for name in told::FIELDS {
             fields.remove(name);
         }
         // Under the operator's `ttl` every client of the account shares the answer; a cookie is about one.

@@ -8,16 +8,19 @@ use prometheus::{Histogram, IntCounter, IntCounterVec};
 use tower_layer::Layer;
 
 use super::Stage;
-use crate::model::exchange::{Answer, Call, Granted};
+use crate::model::exchange::{Answer, Call, Content, Granted};
 use crate::model::fault::Called;
-use crate::model::{Fault, FaultKind};
+use crate::model::urgency::Urgency;
+use crate::model::{Fault, FaultKind, Moment};
 use crate::rules::fairness::Payer;
 use crate::rules::ledger::Per;
+use crate::rules::told::Told;
 use crate::rules::window::WindowRule;
 use crate::state::clock::Clock;
-use crate::state::grant::Grant;
+use crate::state::grant::{Grant, Probe};
 use crate::state::limits::Budget;
 use crate::state::quota::{Account, Refused, Want};
+use crate::state::scope::{Passed, Scope};
 
 /// What the quota knows of a route.
 #[derive(Debug, Clone)]
@@ -28,6 +31,12 @@ pub struct Purse {
     pub name: String,
     /// Counts its calls.
     pub meters: CallMeters,
+    /// The route's own standing, where a 429 speaks of it alone.
+    pub scope: Option<Scope>,
+    /// The longest a call waits for it to open.
+    pub max_wait: Duration,
+    /// The longest the upstream's word closes it.
+    pub max_pause: Duration,
 }
 
 /// Counts the calls of one account at one upstream.
@@ -65,6 +74,9 @@ pub struct QuotaLayer {
     /// The time.
     pub clock: Clock,
 }
+
+/// How often a call that the upstream sends away waits again.
+const MOST_RETURNS: usize = 3;
 
 /// What a client has of the accounts.
 #[derive(Debug, Clone)]
@@ -125,16 +137,44 @@ impl Drop for Counted<'_> {
 }
 
 impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
-    async fn call(&self, call: Call) -> Result<Answer, Fault> {
+    async fn call(&self, mut call: Call) -> Result<Answer, Fault> {
         let Some(purse) = self.given.purses.get(call.route.place()) else {
             return Err(FaultKind::NoSuchRoute.into());
         };
         let Some(share) = self.given.shares.get(call.client.place()) else {
             return Err(FaultKind::ClientUnknown.into());
         };
+        let mut returns = 0;
+        loop {
+            let (spare, urgency) = (call.spare().filter(|_| returns < MOST_RETURNS), call.urgency.clone());
+            let (result, sent_away) = Box::pin(self.once(purse, share, call)).await;
+            match spare {
+                Some(again) if sent_away && purse.opens_for(&urgency, &self.given.clock) => call = again,
+                _ => return result,
+            }
+            // What was sent away gives its place up before it waits again.
+            drop(result);
+            returns += 1;
+        }
+    }
+}
+
+impl<S: Stage<Granted<Grant>>> Quota<S> {
+    /// Waits, spends and sends; whether the upstream sent the call away.
+    async fn once(&self, purse: &Purse, share: &Share, call: Call) -> (Result<Answer, Fault>, bool) {
         let began = self.given.clock.now();
+        let scope = match &purse.scope {
+            Some(scope) => match scope.pass(purse.until(&call.urgency, began)).await {
+                Ok(passed) => Some(passed),
+                Err(retry_after) => return (Err(fault(Refused::Paused { retry_after }, &purse.name)), false),
+            },
+            None => None,
+        };
         // Before the line: nobody waits for what it may not spend. What is not sent is given back.
-        let mut counted = Counted::spend(share.budget.as_deref()).map_err(over_budget)?;
+        let mut counted = match Counted::spend(share.budget.as_deref()) {
+            Ok(counted) => counted,
+            Err(over) => return (Err(over_budget(over)), false),
+        };
         let want = Want {
             payer: share.payer,
             weight: share.weight,
@@ -142,10 +182,14 @@ impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
             question: call.question.key.hash_word(),
             comes_back: call.validates.is_none(),
         };
-        let grant = purse.account.acquire(want).await.map_err(|refused| fault(refused, &purse.name))?;
+        let mut grant = match purse.account.acquire(want).await {
+            Ok(grant) => grant,
+            Err(refused) => return (Err(fault(refused, &purse.name)), false),
+        };
         counted.sent = true;
         let waited = self.given.clock.now().since(began);
         call.sent.mark();
+        let probe = grant.take_probe();
         let mut begun = Begun(Some(&purse.meters));
         let mut result = self.inner.call(Granted { call, grant }).await;
         begun.0 = None;
@@ -157,7 +201,61 @@ impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
                 purse.meters.duration.observe(upstream.as_secs_f64());
             }
         }
-        result
+        let sent_away = self.hear(purse, &result, (probe, scope));
+        (result, sent_away)
+    }
+
+    /// What an answer says of the upstream's limits; whether it sends the call away. A probe that was not answered has found
+    /// nothing out.
+    fn hear(
+        &self,
+        purse: &Purse,
+        result: &Result<Answer, Fault>,
+        (probe, scope): (Option<Probe>, Option<Passed>),
+    ) -> bool {
+        let (status, told) = match result {
+            Ok(Answer { content: Content::Passed(passed), .. }) => {
+                (passed.status, Told::of(&passed.headers, self.given.clock.wall()))
+            }
+            Err(fault)
+                if fault.kind == FaultKind::UpstreamRefusedCredentials && fault.called == Called::Yes =>
+            {
+                (StatusCode::UNAUTHORIZED, Told::default())
+            }
+            _ => return false,
+        };
+        let sent_away = match status {
+            StatusCode::TOO_MANY_REQUESTS => true,
+            // One without a figure is the breaker's affair, and tells a probe nothing.
+            StatusCode::SERVICE_UNAVAILABLE if told.retry_after.is_none() => return false,
+            status => status == StatusCode::SERVICE_UNAVAILABLE,
+        };
+        match scope {
+            Some(scope) if sent_away => {
+                scope.sent_away(told.comes_back(), purse.max_pause);
+                purse.account.hear(&told, false, probe);
+            }
+            scope => {
+                if let Some(scope) = scope {
+                    scope.answered();
+                }
+                purse.account.hear(&told, sent_away, probe);
+            }
+        }
+        sent_away
+    }
+}
+
+impl Purse {
+    /// Whether a call that was sent away may pass in time if it waits again.
+    fn opens_for(&self, urgency: &Urgency, clock: &Clock) -> bool {
+        let until = self.until(urgency, clock.now());
+        self.scope.as_ref().is_none_or(|scope| scope.opens_by(until)) && self.account.opens_for(urgency)
+    }
+
+    /// Until when a call waits that began to at `began`.
+    fn until(&self, urgency: &Urgency, began: Moment) -> Moment {
+        urgency.deadline().min(began + self.max_wait)
     }
 }
 
@@ -214,6 +312,10 @@ fn fault(refused: Refused, account: &str) -> Fault {
         Refused::Resting { retry_after } => Fault::new(FaultKind::UpstreamRefusedCredentials)
             .detail(format!("account {account} rests; its credentials were refused twice in a row"))
             .retry_after(retry_after),
+        Refused::Unwritable => {
+            let fault = Fault::new(FaultKind::LedgerUnwritable).retry_after(Duration::from_secs(5));
+            fault.detail(format!("the ledger of account {account} cannot be written; see state.dir"))
+        }
         Refused::Paused { retry_after } => Fault::new(FaultKind::AccountPaused)
             .detail(format!("account {account} is left alone until its upstream admits calls again"))
             .member("account", account)

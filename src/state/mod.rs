@@ -4,12 +4,16 @@
 pub mod clock;
 pub mod flights;
 pub mod grant;
+pub mod hand;
+pub mod journal;
 pub mod limits;
 mod line;
 pub mod metrics;
 pub mod quota;
 pub mod relay;
 pub mod remembered;
+pub mod scope;
 pub mod shapes;
 pub mod store;
 pub mod tasks;
+pub mod tells;

@@ -10,16 +10,19 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::clock::Clock;
 use super::grant::{Grant, Probe};
+use super::journal::Journal;
 use super::line::{InLine, Waiting};
 use super::tasks::Tasks;
 use crate::model::moment::Moment;
 use crate::model::urgency::{Class, Urgency};
 use crate::rules::calendar::Steady;
 use crate::rules::fairness::{Line, Payer};
-use crate::rules::ledger::{Ledger, Now, QuotaRule};
+use crate::rules::ledger::{Ledger, Now, QuotaRule, Standing};
 use crate::rules::pause::{Gate, Pause};
 use crate::rules::promises::{Promise, Promises};
+use crate::rules::records::{Record, Spending};
 use crate::rules::rest::Rest;
+use crate::rules::told::Told;
 
 /// The most calls an upstream bears at once. Clones share it.
 #[derive(Debug, Clone)]
@@ -93,6 +96,7 @@ pub struct Account {
     pub(super) tasks: Tasks,
     pub(super) clock: Clock,
     pub(super) meters: AccountMeters,
+    name: String,
 }
 
 /// What is decided by.
@@ -105,6 +109,8 @@ pub(super) struct Books {
     pub(super) promises: Promises,
     /// Whether the task that grants runs.
     pub(super) dispatched: bool,
+    /// Where long windows are written down.
+    pub(super) journal: Option<Journal>,
     steady: Steady,
 }
 
@@ -142,6 +148,8 @@ pub enum Refused {
         /// How long.
         retry_after: Duration,
     },
+    /// What would be spent cannot be written down.
+    Unwritable,
     /// The upstream, or an operator, closed the account; so long until it is asked again.
     Paused {
         /// How long.
@@ -169,17 +177,33 @@ impl Account {
         rules: &[QuotaRule],
         instances: u32,
         terms: Terms,
-        (clock, tasks): (Clock, Tasks),
-        meters: AccountMeters,
+        (clock, tasks, journal): (Clock, Tasks, Option<Journal>),
+        (name, meters): (&str, AccountMeters),
     ) -> Arc<Self> {
         let (at, date) = (clock.now(), clock.wall());
+        let now = Now { at, date };
+        let mut ledger = Ledger::new(rules, instances, now);
+        let mut pause = Pause::default();
+        if let Some(journal) = &journal {
+            let kept = journal.kept();
+            for (place, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.is_long()) {
+                ledger.keep(place);
+                for (calls, last) in kept.spent(&rule.per.to_string(), date) {
+                    ledger.restore(now, place, calls, last);
+                }
+            }
+            if let Some(left) = kept.closed.and_then(|until| until.duration_since(date).ok()) {
+                pause.close(at + left);
+            }
+        }
         let books = Books {
-            ledger: Ledger::new(rules, instances, Now { at, date }),
+            ledger,
             line: Line::default(),
             rest: Rest::default(),
-            pause: Pause::default(),
+            pause,
             promises: Promises::default(),
             dispatched: false,
+            journal,
             steady: Steady::new(at, date),
         };
         let account = Self {
@@ -189,6 +213,7 @@ impl Account {
             tasks,
             clock,
             meters,
+            name: name.to_owned(),
         };
         account.refresh();
         Arc::new(account)
@@ -258,6 +283,7 @@ impl Account {
         now: Now,
         permit: OwnedSemaphorePermit,
     ) -> Result<Grant, Refused> {
+        books.write_leases(now)?;
         // Whoever passes here while the account rests is its one probe.
         books.rest.admit(now.at).map_err(|retry_after| Refused::Resting { retry_after })?;
         let probe = (books.pause.admit(now.at) == Gate::OneProbe).then(|| {
@@ -269,6 +295,20 @@ impl Account {
         self.report(books, now);
         self.meters.permits.inc();
         Ok(Grant::new(self.clone(), now.at, probe, permit))
+    }
+
+    /// Writes down what was leased and not spent, so that it is not lost: the last thing done with an account.
+    pub fn settle(&self) {
+        self.change(|books, now| {
+            let Some(journal) = books.journal.take() else { return };
+            let rules: Vec<String> = books.ledger.rules().map(|rule| rule.per.to_string()).collect();
+            for (place, calls) in books.ledger.unspent() {
+                let window = rules.get(place).cloned().unwrap_or_default();
+                // Where it cannot be written it counts as spent, which is safe.
+                let _ = journal.write(&Record::Unspent(Spending { window, calls, at: now.date }));
+            }
+            journal.sync();
+        });
     }
 
     /// Brings the gauges up to date: slots come free with time alone.
@@ -288,6 +328,52 @@ impl Account {
         if self.books().rest != Rest::Working {
             self.change(|books, _| books.rest.accepted());
         }
+    }
+
+    /// The upstream answered a call, which was the probe of a closed account or not, and may have sent it away: what it says
+    /// of its limits counts.
+    pub fn hear(&self, told: &Told, sent_away: bool, probe: Option<Probe>) {
+        if told.words.is_empty() && !sent_away && probe.is_none() {
+            return;
+        }
+        let longest = self.terms.load().max_pause;
+        let closed = self.change(|books, now| {
+            let was_open = books.pause.is_open(now.at);
+            if sent_away {
+                books.pause.sent_away(now.at, told.comes_back(), longest, probe.is_some());
+            } else if probe.is_some() {
+                books.pause.answered();
+            }
+            for word in &told.words {
+                books.ledger.hear(now, *word, longest);
+            }
+            was_open && !books.pause.is_open(now.at)
+        });
+        if let Some(probe) = probe {
+            probe.told();
+        }
+        if closed {
+            tracing::warn!(account = self.name, figure = ?told.comes_back(), "the upstream closed an account");
+        }
+    }
+
+    /// Whether a call that waits as urgently as this may pass in time, as far as the upstream's word goes.
+    pub fn opens_for(&self, urgency: &Urgency) -> bool {
+        let now = self.clock.now();
+        let until = until(urgency, now + self.terms.load().max_wait);
+        !matches!(self.books().pause.admit(now), Gate::Until(opens) if opens > until)
+    }
+
+    /// Its name in metrics and logs.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How each window stands.
+    pub fn standing(&self) -> Vec<Standing> {
+        let mut books = self.books();
+        let now = books.now(&self.clock);
+        books.ledger.standing(now)
     }
 
     /// Something about the account changed: whoever waits may be concerned.
@@ -319,6 +405,22 @@ impl Books {
     pub(super) fn now(&mut self, clock: &Clock) -> Now {
         let at = clock.now();
         Now { at, date: self.steady.date(at, clock.wall()) }
+    }
+
+    /// Writes down what the next call may spend, where nothing is left of what was.
+    fn write_leases(&mut self, now: Now) -> Result<(), Refused> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        let due: Vec<(usize, u32)> = self.ledger.leases_due().collect();
+        for (place, calls) in due {
+            let window = self.ledger.rules().nth(place).map(|rule| rule.per.to_string()).unwrap_or_default();
+            let lease = Record::Lease(Spending { window, calls, at: now.date });
+            if let Err(error) = journal.write(&lease) {
+                tracing::error!(%error, "what is spent cannot be written down; calls stop");
+                return Err(Refused::Unwritable);
+            }
+            self.ledger.lease(place, calls);
+        }
+        Ok(())
     }
 
     /// Whether a call of `class` may pass now, the pace and the ceiling aside.

@@ -8,6 +8,8 @@
 //! | [`cache`] | what is answered from memory, and until when |
 //! | [`keep`] | what of an answer is kept |
 //! | [`quota`] | what is spent, and who waits |
+//! | [`fairness`] | who of those that share an account is served when |
+//! | [`paused`] | what the upstream says of its limits |
 //! | [`credentials`] | what the upstream sees and the client does not |
 //! | [`observe`] | what is counted |
 //! | [`failures`] | the n-th call fails, in every way; an optimisation changes no content |
@@ -25,5 +27,6 @@ mod fairness;
 mod flight;
 mod keep;
 mod observe;
+mod paused;
 mod quota;
 mod world;

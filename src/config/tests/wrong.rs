@@ -16,7 +16,8 @@ base ¦ [server] ⏎ listen = "a" ⏎ listen = "b" ¦ 9:1 ¦  ¦ duplicate key
 base ¦ [servr] ¦ 7:2 ¦ servr ¦ is not a key; expected one of admin, cache, clients, log, routes, server, state, upstreams (did you mean `server`?)
 base ¦ server = 5 ¦ 7:1 ¦ routes[r].server ¦ is not a key
 base ¦ [server] ⏎ lisen = "127.0.0.1:1" ¦ 8:1 ¦ server.lisen ¦ (did you mean `listen`?)
-base ¦ [state] ⏎ dir = "x" ¦ 8:1 ¦ state.dir ¦ is not supported in this version
+base ¦ [state] ⏎ dir = "" ¦ 8:7 ¦ state.dir ¦ is empty
+account ¦ quota = [{ requests = 10, per = "day" }] ¦ 1:1 ¦ the quota of account `a` ¦ is counted by the day and would be forgotten by a restart; expected [state] dir, a directory to write it down in
 whole ¦ server = 5 ⏎ [[routes]] ⏎ name = "r" ⏎ path = "/r" ⏎ upstream = "u" ⏎ [upstreams.u] ⏎ url = "http://h" ¦ 1:10 ¦ server ¦ is an integer; expected a table
 base ¦ [[server]] ¦ 7:1 ¦ server ¦ is a list; expected a table
 
