@@ -192,7 +192,7 @@ impl<P: Respond + 'static> Running<P> {
         environment: Arc<dyn Environment>,
         way: fn(Stages, Upstreams) -> P,
     ) -> Result<Self, Unprovisioned> {
-        let own: Arc<dyn OwnPages> = Arc::new(Own { plan: plan.clone(), clock: lasting.clock.clone() });
+        let own: Arc<dyn OwnPages> = Arc::new(Own { plan: plan.clone(), lasting: lasting.clone() });
         let first = plan.load_full();
         let (stages, upstreams) = provision(&first, &lasting, own.clone(), &environment)?;
         let ready = Arc::new(AtomicBool::new(true));

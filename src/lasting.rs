@@ -10,13 +10,12 @@ use crate::config::plan::Plan;
 use crate::model::urgency::Class;
 use crate::rules::fairness::Payer;
 use crate::rules::ledger::QuotaRule;
-use crate::rules::window::WindowRule;
 use crate::stages::attempt::Standing;
-use crate::stages::keep::Arriving;
 use crate::state::clock::Clock;
+use crate::state::collecting::Arriving;
 use crate::state::flights::Flights;
 use crate::state::journal::{StateDir, Unusable};
-use crate::state::limits::{AddressLimit, Budget, ClientLimit, RateLimit};
+use crate::state::limits::{AddressLimit, Budget, BudgetRule, ClientLimit, RateLimit};
 use crate::state::metrics::Metrics;
 use crate::state::quota::{Account, AccountMeters, Ceiling, Terms};
 use crate::state::scope::Scope;
@@ -43,7 +42,7 @@ pub struct Lasting {
     accounts: Mutex<HashMap<(String, String), HeldAccount>>,
     client_limits: Mutex<HashMap<String, HeldLimit<RateLimit, ClientLimit>>>,
     address_limit: Mutex<HashMap<String, HeldLimit<RateLimit, AddressLimit>>>,
-    budgets: Mutex<HashMap<String, HeldLimit<WindowRule, Budget>>>,
+    budgets: Mutex<HashMap<String, HeldLimit<BudgetRule, Budget>>>,
     /// Where ledgers outlive the process.
     state: Option<StateDir>,
     /// Routes that the upstream closes by themselves, by (upstream, route).
@@ -145,17 +144,20 @@ impl Lasting {
 
     /// The limit of the client called `name`, kept if its rule is the same.
     pub fn client_limit(&self, name: &str, rule: RateLimit) -> Arc<ClientLimit> {
-        keep(&self.client_limits, name, rule, |rule| ClientLimit::new(rule, &self.clock))
+        let shadow = self.metrics.shadow.with_label_values(&[&format!("rate_limit of {name}")]);
+        keep(&self.client_limits, name, rule, |rule| ClientLimit::new(rule, &self.clock, shadow))
     }
 
     /// The limit of everybody else, by address; kept if its rule is the same.
     pub fn address_limit(&self, rule: RateLimit) -> Arc<AddressLimit> {
-        keep(&self.address_limit, "", rule, |rule| AddressLimit::new(rule, &self.clock))
+        let shadow = self.metrics.shadow.with_label_values(&["server.rate_limit"]);
+        keep(&self.address_limit, "", rule, |rule| AddressLimit::new(rule, &self.clock, shadow))
     }
 
     /// What the client called `name` may cause, kept if its rule is the same.
-    pub fn budget(&self, name: &str, rule: WindowRule) -> Arc<Budget> {
-        keep(&self.budgets, name, rule, |rule| Budget::new(rule, &self.clock))
+    pub fn budget(&self, name: &str, rule: BudgetRule) -> Arc<Budget> {
+        let shadow = self.metrics.shadow.with_label_values(&[&format!("budget of {name}")]);
+        keep(&self.budgets, name, rule, |rule| Budget::new(rule, &self.clock, shadow))
     }
 
     /// Who the client called `name` is in the accounts' lines: the same over reloads, whatever its place in the plan.

@@ -17,6 +17,7 @@ pub mod lasting;
 pub mod pipeline;
 pub mod provision;
 pub mod purge;
+pub mod usage;
 
 // floor 4: sockets, without policy
 pub mod edge;

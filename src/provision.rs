@@ -27,7 +27,7 @@ use crate::stages::credentials::CredentialsLayer;
 use crate::stages::flight::FlightLayer;
 use crate::stages::keep::KeepLayer;
 use crate::stages::observe::{ObserveLayer, Reports};
-use crate::stages::quota::{Purse, QuotaLayer, Share};
+use crate::stages::quota::{Causes, Purse, QuotaLayer, Share};
 use crate::stages::steps::{Authenticate, Inspect, Lane, Lens, LimitClient, OwnPages, Route, Understand};
 use crate::state::metrics::RouteMeters;
 use crate::state::tells::Tells;
@@ -161,6 +161,14 @@ pub fn provision(
         },
         quota: QuotaLayer {
             purses,
+            causes: plan
+                .routes
+                .iter()
+                .map(|route| {
+                    let causes = |client| Causes::new(&lasting.metrics.calls, client, &route.name);
+                    clients.iter().map(|client| causes(client)).collect()
+                })
+                .collect(),
             shares: plan
                 .clients
                 .iter()
@@ -231,9 +239,12 @@ fn lens(plan: &Plan, route: &RoutePlan) -> Lens {
 fn cache_rules(plan: &Plan, route: &RoutePlan) -> CacheRules {
     let account = plan.account_of(route);
     let names = account.map(|account| account.headers.iter().map(|(name, _)| name.clone()).collect());
+    let forwarding = Forwarding::new(route.forward_headers.clone(), names.unwrap_or_default());
+    let identifying = route.cache.identifying.iter().filter(|name| forwarding.may_send(name));
     CacheRules {
         policy: route.cache.clone(),
-        forwarding: Forwarding::new(route.forward_headers.clone(), names.unwrap_or_default()),
+        identifying: identifying.cloned().collect(),
+        forwarding,
         patience: account.map_or(NO_ACCOUNT_WAIT, |account| account.max_wait)
             + plan.upstreams[route.upstream].timeout,
     }

@@ -19,6 +19,7 @@ mod secrets;
 pub use secrets::Place;
 pub use server::log_level;
 mod server;
+mod shown;
 #[cfg(test)]
 #[allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 mod tests;

@@ -22,8 +22,7 @@ use crate::rules::reuse;
 pub use crate::rules::routes::Methods;
 use crate::rules::routes::Path;
 use crate::rules::slices::{Counting, Pointer, Role, Shape};
-use crate::rules::window::WindowRule;
-pub use crate::state::limits::RateLimit;
+pub use crate::state::limits::{BudgetRule, RateLimit};
 pub use crate::state::tells::Fields;
 
 /// Everything the gate does, as one value. Indices between its lists are checked when it is made.
@@ -231,7 +230,7 @@ pub struct Client {
     /// How often it may ask. None for `anonymous`, whose limit is `server.rate_limit`, of each peer address.
     pub rate_limit: Option<RateLimit>,
     /// How many upstream calls it may cause.
-    pub budget: Option<WindowRule>,
+    pub budget: Option<BudgetRule>,
     /// Its share of the accounts when they are contended.
     pub weight: u32,
     /// Whose calls go first.

@@ -6,7 +6,7 @@ use jiff::civil::Time;
 use jiff::tz::TimeZone;
 
 use super::mistakes::{Wrong, nearest};
-use super::plan::{QuotaRule, State};
+use super::plan::{BudgetRule, QuotaRule, State};
 use super::reader::{Item, Table};
 use super::values::{self, DURATION, SECONDS_PER_DAY, quoted};
 use crate::rules::calendar::{Resets, Unit};
@@ -125,7 +125,7 @@ fn percent(item: &Item<'_>) -> Result<u32, Wrong> {
 }
 
 /// `{ requests, per }` of a client, whose day is 24 hours long, and whose month 31 days: longer than any.
-pub(super) fn budget(item: &Item<'_>) -> Result<WindowRule, Wrong> {
+pub(super) fn budget(item: &Item<'_>) -> Result<BudgetRule, Wrong> {
     let expected = "a window such as { requests = 5000, per = \"day\" }";
     let mut table = item.table(expected)?;
     let requests = table.must("requests", expected, values::count(1..=MOST_REQUESTS));
@@ -134,12 +134,10 @@ pub(super) fn budget(item: &Item<'_>) -> Result<WindowRule, Wrong> {
         Some(Unit::Month) => Ok(Duration::from_secs(31 * SECONDS_PER_DAY)),
         None => values::some_time(item),
     });
-    for key in ["resets", "reserve", "shadow", "count_until"] {
-        table.not_yet(key, "{ requests, per }: a budget slides");
-    }
+    let shadow = table.or("shadow", false, Item::boolean);
     table.finish();
     let (Some(requests), Some(per)) = (requests, per) else { return Err(Wrong::Told) };
-    Ok(WindowRule::new(requests, per))
+    Ok(BudgetRule { window: WindowRule::new(requests, per), shadow })
 }
 
 /// Notes what cannot be promised: a calendar window without a place to write it down, a window of which each gate would

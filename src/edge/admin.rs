@@ -24,6 +24,8 @@ pub trait Console: Send + Sync + 'static {
     /// # Errors
     /// What is wrong with the request as written.
     fn explain(&self, request: &str) -> Result<String, String>;
+    /// Who asked what, what it cost and what it saved, as JSON.
+    fn usage(&self) -> String;
     /// Does to an account what the path after `/accounts/` and the query say; says as JSON what was done.
     ///
     /// # Errors
@@ -45,7 +47,7 @@ pub struct Admin {
 }
 
 /// The pages, for those who ask for another.
-const PAGES: &str = "/metrics /livez /readyz /config /explain?request=GET%20/path /purge?request=GET%20/path /accounts/NAME/pause?for=10m\n";
+const PAGES: &str = "/metrics /livez /readyz /usage /config /explain?request=GET%20/path /purge?request=GET%20/path /accounts/NAME/pause?for=10m\n";
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
@@ -78,7 +80,7 @@ impl Admin {
             return refused;
         }
         match path {
-            "/metrics" | "/config" | "/explain" if !get => {
+            "/metrics" | "/config" | "/explain" | "/usage" if !get => {
                 let mut refused = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "this page is read with GET\n");
                 refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
                 refused
@@ -86,6 +88,7 @@ impl Admin {
             "/metrics" => {
                 page(StatusCode::OK, crate::state::metrics::Metrics::TEXT_FORMAT, self.console.metrics())
             }
+            "/usage" => page(StatusCode::OK, JSON, self.console.usage()),
             "/config" => page(StatusCode::OK, TEXT, self.console.config()),
             "/explain" => self.explain(request.uri().query().unwrap_or_default()),
             "/purge" if *request.method() != Method::POST => {

@@ -10,13 +10,13 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderValue};
-use http::{Method, StatusCode, Uri, Version};
+use http::{Method, Uri, Version};
 
+pub use super::answer::{Answer, Content, Passed, Timing};
 use super::body::Body;
-use super::cache_status::{CacheStatus, Why};
+use super::cache_status::Why;
 use super::entry::Entry;
 pub use super::ids::{ClientId, RouteId};
 use super::interim::Interim;
@@ -182,7 +182,7 @@ pub struct Fetch {
     pub hurried: bool,
     /// Whether one call may serve everyone who asks the same.
     pub sharing: Sharing,
-    /// What the call asks about: a 304 says that this still holds.
+    /// What the call asks about: a 304 says that this still holds, a 206 completes it where it is a part.
     pub validates: Option<Arc<Entry>>,
     /// Where its interim responses go.
     pub interim: Option<Interim>,
@@ -226,7 +226,7 @@ pub struct Call {
     pub again: bool,
     /// Whether the answer may be kept.
     pub keep: bool,
-    /// What the call asks about: a 304 says that this still holds.
+    /// What the call asks about: a 304 says that this still holds, a 206 completes it where it is a part.
     pub validates: Option<Arc<Entry>>,
     /// Where its interim responses go.
     pub interim: Option<Interim>,
@@ -263,48 +263,6 @@ pub struct Signed<G> {
     pub why: Why,
     /// Its place; given back when the answer has ended.
     pub grant: G,
-}
-
-/// What a client gets when nothing went wrong at the gate: an upstream's own error is an answer too.
-#[derive(Debug)]
-pub struct Answer {
-    /// What is answered.
-    pub content: Content,
-    /// How the cache took part (RFC 9211).
-    pub cache: CacheStatus,
-    /// Where the time went.
-    pub timing: Timing,
-}
-
-/// What is answered.
-#[derive(Debug)]
-pub enum Content {
-    /// A response that is all here and may be shared, of this age.
-    Held(Arc<Entry>, Duration),
-    /// A response that is nobody else's.
-    Passed(Passed),
-}
-
-/// A response that is passed on as it comes.
-#[derive(Debug)]
-pub struct Passed {
-    /// Its status.
-    pub status: StatusCode,
-    /// Its fields, without those of the upstream's connection.
-    pub headers: HeaderMap,
-    /// Its body.
-    pub body: Body,
-    /// When its head arrived.
-    pub arrived: Moment,
-}
-
-/// Where an answer's time went, the gate's own aside.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Timing {
-    /// Waiting for a grant or for somebody else's call.
-    pub wait: Duration,
-    /// From the call's first byte to its answer's head.
-    pub upstream: Option<Duration>,
 }
 
 impl RequestId {
@@ -368,21 +326,23 @@ impl From<Fetch> for Call {
     }
 }
 
-impl Answer {
-    /// The gate's own answer.
-    pub fn own(status: StatusCode, headers: HeaderMap, body: Body, now: Moment) -> Self {
-        Self {
-            content: Content::Passed(Passed { status, headers, body, arrived: now }),
-            cache: CacheStatus::Own,
-            timing: Timing::default(),
-        }
-    }
-
-    /// The status, held or passed.
-    pub fn status(&self) -> StatusCode {
-        match &self.content {
-            Content::Held(entry, _) => entry.status,
-            Content::Passed(passed) => passed.status,
-        }
+impl Call {
+    /// The same call once more, if its body can be sent twice.
+    pub fn again(&self) -> Option<Self> {
+        self.body.is_empty().then(|| Self {
+            client: self.client,
+            route: self.route,
+            method: self.method.clone(),
+            question: self.question.clone(),
+            headers: self.headers.clone(),
+            body: Body::Empty,
+            urgency: self.urgency.clone(),
+            again: true,
+            keep: self.keep,
+            validates: self.validates.clone(),
+            interim: self.interim.clone(),
+            sent: self.sent.clone(),
+            why: self.why,
+        })
     }
 }

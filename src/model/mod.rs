@@ -2,6 +2,7 @@
 //!
 //! [`exchange`] is the file to read first: a request is a value that changes type as it is understood.
 
+pub mod answer;
 pub mod body;
 pub mod cache_status;
 pub mod entry;
@@ -15,7 +16,6 @@ pub mod moment;
 pub mod secret;
 pub mod sent;
 pub mod short;
-pub mod spare;
 pub mod urgency;
 
 pub use body::{Body, BodyError};

@@ -97,6 +97,15 @@ impl Forwarding {
         forwarded
     }
 
+    /// Whether a field of this name may go upstream at all.
+    pub fn may_send(&self, name: &HeaderName) -> bool {
+        let allowed = match &self.allowed {
+            ForwardHeaders::All => true,
+            ForwardHeaders::List(names) => names.contains(name),
+        };
+        allowed && may_cross(name, &[], &self.credentials)
+    }
+
     /// "… an HTTP-to-HTTP gateway MUST send an appropriate Via header field in each inbound request message" (RFC 9110
     /// §7.6.3): the version the request came in, behind those it passed before where the route passes every field.
     pub fn via(&self, headers: &HeaderMap, version: Version) -> HeaderValue {
@@ -133,6 +142,18 @@ fn may_cross(name: &HeaderName, listed: &[HeaderName], credentials: &[HeaderName
         && !listed.contains(name)
         && !is_twin_of_ours(name)
         && !credentials.iter().any(|credential| looks_like(name.as_str(), credential.as_str()))
+}
+
+/// Removes from fields that are kept what speaks of the account's limits at one moment: `RateLimit`, `RateLimit-Policy`,
+/// and the older ones that many send.
+pub fn strip_limits(headers: &mut HeaderMap) {
+    let speaks = |name: &&HeaderName| {
+        ["ratelimit", "x-ratelimit", "x-rate-limit"].iter().any(|word| name.as_str().starts_with(word))
+    };
+    let spoken: Vec<HeaderName> = headers.keys().filter(speaks).cloned().collect();
+    for name in spoken {
+        headers.remove(name);
+    }
 }
 
 /// Whether some server would take a field for one of a connection, of its framing, or of the gate's own:

@@ -19,6 +19,7 @@ pub mod message;
 pub mod params;
 pub mod pause;
 pub mod promises;
+pub mod quota;
 pub mod ranges;
 pub mod records;
 pub mod rest;

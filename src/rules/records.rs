@@ -164,11 +164,6 @@ impl Kept {
         text
     }
 
-    /// How many lines that text has, about.
-    pub fn lines(&self) -> usize {
-        2 * self.spendings.len() + 1
-    }
-
     fn end_last(&mut self, window: &str, at: SystemTime) -> Option<&mut Held> {
         let last = self.spendings.iter_mut().rev().find(|held| held.spending.window == window)?;
         if last.ended.is_some() {

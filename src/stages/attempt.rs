@@ -107,7 +107,7 @@ impl<S: Stage<Call>> Stage<Call> for Attempt<S> {
             return Err(FaultKind::NoSuchRoute.into());
         };
         standing.admit(&self.given.clock)?;
-        let (spare, method, question) = (call.spare(), call.method.clone(), call.question.key.hash_word());
+        let (spare, method, question) = (call.again(), call.method.clone(), call.question.key.hash_word());
         let result = self.inner.call(call).await;
         standing.judge(&result, (question, *most), &self.given.clock);
         let (Some(call), Err(fault)) = (spare, &result) else { return result };

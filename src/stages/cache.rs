@@ -10,13 +10,14 @@ use tower_layer::Layer;
 use super::{Stage, at_once, below};
 use crate::model::cache_status::{CacheStatus, Stale, Why};
 use crate::model::entry::Entry;
-use crate::model::exchange::{Answer, Ask, Content, Fetch, Passed, Sharing, Timing};
+use crate::model::exchange::{Answer, Ask, Content, Fetch, Sharing, Timing};
+use crate::model::fault::Called;
 use crate::model::urgency::Class;
 use crate::model::{Fault, FaultKind, Moment};
 use crate::rules::failing::{failure, speaks_for_others};
 use crate::rules::headers::Forwarding;
 use crate::rules::reuse::{self, Policy, Verdict};
-use crate::rules::serving::{self, Shaped, Wishes};
+use crate::rules::serving::{self, Wishes};
 use crate::rules::{message, ranges, validators, vary};
 use crate::state::clock::Clock;
 use crate::state::store::{Found, Store};
@@ -32,6 +33,8 @@ pub struct CacheRules {
     pub policy: Policy,
     /// Which request fields the upstream sees, and so can vary by.
     pub forwarding: Forwarding,
+    /// Those of them that say who asks (RFC 9111 §3.5), as far as they may cross.
+    pub identifying: Vec<HeaderName>,
     /// How long a refresh that nobody waits for may wait for a grant.
     pub patience: Duration,
 }
@@ -77,6 +80,8 @@ struct Fallback {
     over: Duration,
     if_error: Duration,
     if_unreachable: Duration,
+    /// Why it did not do.
+    why: Why,
 }
 
 impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
@@ -87,7 +92,9 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
         };
         if !rules.policy.enabled || !matches!(ask.method, Method::GET | Method::HEAD) || !ask.body.is_empty()
         {
-            let why = if rules.policy.enabled { Why::Method } else { Why::Bypass };
+            // A body would be part of the question, and no key holds it.
+            let about_method = rules.policy.enabled && !matches!(ask.method, Method::GET | Method::HEAD);
+            let why = if about_method { Why::Method } else { Why::Bypass };
             return below(self.forward(ask, rules, why, Sharing::Alone { keep: false }, None));
         }
         let wishes = Wishes::from_headers(&ask.headers);
@@ -98,31 +105,32 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
         let (fallback, why) = match self.given.store.find(&ask.question.key, sent) {
             Found::Nothing => (None, Why::UriMiss),
             Found::OtherVariant => (None, Why::VaryMiss),
+            Found::Parts => (None, Why::Partial),
             // Who is somebody to the upstream is not given what only the operator's word shares.
-            Found::Entry(entry) if own_credentials(&ask, rules) && !is_shared_by_upstream(&entry) => {
-                (None, Why::VaryMiss)
+            Found::Entry(entry) if own_credentials(&ask, rules) && !reuse::is_shared_by_upstream(&entry) => {
+                (None, Why::Request)
             }
             Found::Entry(entry) => {
                 match reuse::decide(&rules.policy, &entry, &wishes.directives, honoured, now) {
                     Verdict::Fresh { left } => {
-                        let fresh = hit(entry, now, seconds(left), None);
+                        let fresh = Answer::held(entry, CacheStatus::fresh(left), now);
                         return at_once(Ok(self.fitted(fresh, &ask.method, &wishes)));
                     }
                     Verdict::Accepted { over } => {
-                        let accepted = hit(entry, now, seconds_over(over), None);
+                        let accepted = Answer::held(entry, CacheStatus::over(over, None), now);
                         return at_once(Ok(self.fitted(accepted, &ask.method, &wishes)));
                     }
                     Verdict::FreshenMeanwhile { over } => {
                         let reason = entry.failing(now).unwrap_or(Stale::Revalidating);
                         self.freshen(&ask, rules, &entry, now);
-                        let stale = hit(entry, now, seconds_over(over), Some(reason));
+                        let stale = Answer::held(entry, CacheStatus::over(over, Some(reason)), now);
                         return at_once(Ok(self.fitted(stale, &ask.method, &wishes)));
                     }
                     Verdict::Fetch { over, if_error, if_unreachable } => {
                         // At the very end of its lifetime it is over by nothing, and stale nevertheless.
                         let wished = honoured && wishes.directives.wants_newer();
                         let why = if over.is_zero() && wished { Why::Request } else { Why::Stale };
-                        (Some(Fallback { entry, looked: now, over, if_error, if_unreachable }), why)
+                        (Some(Fallback { entry, looked: now, over, if_error, if_unreachable, why }), why)
                     }
                 }
             }
@@ -138,11 +146,14 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
         }
         if let Some(fallback) = &fallback
             && let Some(reason) = fallback.entry.failing(now)
-            && let Some(answer) = fallback.answer(now, reason)
+            && let Some(answer) = fallback.answer(now, reason, None)
         {
             return at_once(Ok(self.fitted(answer, &ask.method, &wishes)));
         }
-        let held = fallback.as_ref().map(|fallback| fallback.entry.clone());
+        let held = match &fallback {
+            Some(fallback) => Some(fallback.entry.clone()),
+            None => self.incomplete(&ask, rules, &wishes, why),
+        };
         let sharing = self.sharing(&ask, rules, &wishes, honoured, held.as_deref());
         below(async move {
             let method = ask.method.clone();
@@ -216,7 +227,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
         }
         let Content::Held(entry, age) = &answer.content else { return answer };
         match serving::shape(&wishes.conditions, method, entry, self.given.clock.wall()) {
-            Some(shaped) => Answer { content: cut(entry, *age, answer.cache, shaped), ..answer },
+            Some(shaped) => Answer { content: Content::cut(entry, *age, answer.cache, shaped), ..answer },
             None => answer,
         }
     }
@@ -231,16 +242,26 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
         else {
             return None;
         };
-        if own_credentials(ask, rules) && !is_shared_by_upstream(&entry) {
+        if own_credentials(ask, rules) && !reuse::is_shared_by_upstream(&entry) {
             return None;
         }
         let others = validators::CONDITIONS.iter().any(|name| wishes.conditions.contains_key(name));
         if others || !validators::allows_range(&wishes.conditions, &entry, wall) {
             return None;
         }
-        let cache = CacheStatus::Hit { ttl: seconds(left), stale: None };
-        let content = cut(&entry, entry.age(now), cache, ranges::of_part(&entry, &within));
+        let cache = CacheStatus::fresh(left);
+        let content = Content::cut(&entry, entry.age(now), cache, ranges::of_part(&entry, &within));
         Some(Answer { content, cache, timing: Timing::default() })
+    }
+
+    /// The part of what is asked for whole that is held, if the rest can be asked for.
+    fn incomplete(&self, ask: &Ask, rules: &CacheRules, wishes: &Wishes, why: Why) -> Option<Arc<Entry>> {
+        let whole = ask.method == Method::GET && !wishes.conditions.contains_key(header::RANGE);
+        if why != Why::Partial || !whole || own_credentials(ask, rules) {
+            return None;
+        }
+        let sent = |name: &HeaderName| rules.forwarding.sent(&ask.headers, name);
+        self.given.store.find_completable(&ask.question.key, sent)
     }
 
     /// Fetches a newer answer that nobody waits for.
@@ -286,19 +307,28 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
         if speaks_for_others(&fetched) {
             fallback.entry.refresh_failed(reason, now + FAILURE_SPEAKS_FOR);
         }
-        fallback.answer(now, reason).map_or(fetched, Ok)
+        let asked = match &fetched {
+            Ok(answer) => Some(Some(answer.status().as_u16())),
+            Err(fault) => (fault.called != Called::No).then_some(None),
+        };
+        fallback.answer(now, reason, asked).map_or(fetched, Ok)
     }
 }
 
 impl Fallback {
-    fn answer(&self, now: Moment, reason: Stale) -> Option<Answer> {
+    /// The entry, if it may stand in for what failed for `reason`, and with which status if it was `asked` at all.
+    fn answer(&self, now: Moment, reason: Stale, asked: Option<Option<u16>>) -> Option<Answer> {
         let allowed = match reason {
             Stale::Unreachable | Stale::Breaker => self.if_unreachable,
             _ => self.if_error,
         };
         // The call that failed took its time.
         let over = self.over + now.since(self.looked);
-        (over < allowed).then(|| hit(self.entry.clone(), now, seconds_over(over), Some(reason)))
+        let cache = match asked {
+            None => CacheStatus::over(over, Some(reason)),
+            Some(status) => CacheStatus::fallback(self.why, status, over, reason),
+        };
+        (over < allowed).then(|| Answer::held(self.entry.clone(), cache, now))
     }
 }
 
@@ -324,47 +354,14 @@ fn asking(
         serving::without_conditions(&mut headers);
     }
     if let Some(held) = held.filter(|_| *method == Method::GET) {
-        validators::ask_whether_changed(&mut headers, held);
+        match held.part {
+            None => drop(validators::ask_whether_changed(&mut headers, held)),
+            Some(_) => ranges::ask_for_rest(&mut headers, held),
+        }
     }
     headers
 }
 
-/// An answer made of an entry for one client.
-fn cut(entry: &Entry, age: Duration, cache: CacheStatus, shaped: Shaped) -> Content {
-    let (status, mut headers, body) = shaped;
-    if matches!(cache, CacheStatus::Hit { .. }) || age >= Duration::from_secs(1) {
-        headers.insert(header::AGE, age.as_secs().into());
-    }
-    Content::Passed(Passed { status, headers, body: body.into(), arrived: entry.arrived })
-}
-
 fn own_credentials(ask: &Ask, rules: &CacheRules) -> bool {
-    [header::AUTHORIZATION, header::COOKIE]
-        .iter()
-        .any(|name| rules.forwarding.sent(&ask.headers, name).is_some())
-}
-
-/// Whether the upstream's own words let an entry be given to a request with credentials (RFC 9111 §3.5): a lifetime
-/// of its own, and nothing that a route has to set aside.
-fn is_shared_by_upstream(entry: &Entry) -> bool {
-    let facts = &entry.facts;
-    facts.lifetime.is_some_and(|lifetime| !lifetime.is_zero()) && !facts.private && !facts.no_cache
-}
-
-fn hit(entry: Arc<Entry>, now: Moment, ttl: i64, stale: Option<Stale>) -> Answer {
-    let age = entry.age(now);
-    Answer {
-        content: Content::Held(entry, age),
-        cache: CacheStatus::Hit { ttl, stale },
-        timing: Timing::default(),
-    }
-}
-
-fn seconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
-}
-
-/// Seconds by which a lifetime is over, begun ones counted: what is stale never shows `ttl=0`.
-fn seconds_over(duration: Duration) -> i64 {
-    -seconds(duration + Duration::from_nanos(999_999_999)).max(1)
+    rules.identifying.iter().any(|name| rules.forwarding.sent(&ask.headers, name).is_some())
 }

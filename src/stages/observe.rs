@@ -16,7 +16,7 @@ use tower_layer::Layer;
 
 use super::Stage;
 use crate::model::body::{Body, BodyError};
-use crate::model::cache_status::CacheStatus;
+use crate::model::cache_status::{CacheStatus, Stale};
 use crate::model::exchange::{Answer, Arrival, Content, Notes, Passed, RequestId, Timing};
 use crate::model::fault::{Called, Level};
 use crate::model::fields::{CACHE_STATUS, Delivery, REQUEST_ID, SERVER_TIMING, VIA};
@@ -121,7 +121,7 @@ fn answered(answer: Answer, total: Duration, id: &RequestId) -> (StatusCode, Hea
     let Answer { content, cache, timing } = answer;
     let (status, mut headers, body) = match content {
         // The way of nearly every answer.
-        Content::Held(entry, age) if matches!(cache, CacheStatus::Hit { .. }) => {
+        Content::Held(entry, age) if cache.is_from_memory() => {
             let headers = entry.fields.to_answer(delivery(age, cache, (total, timing), id));
             return (entry.status, headers, Body::Full(entry.body.clone()));
         }
@@ -199,7 +199,7 @@ fn written(write: impl FnOnce(&mut Text)) -> HeaderValue {
 
 fn push_cache_status(value: &mut Text, cache: CacheStatus) {
     match cache {
-        CacheStatus::Hit { ttl, stale: None } => {
+        CacheStatus::Hit { ttl: ttl @ 0.., stale: None } => {
             value.push("tollgate; hit; ttl=");
             value.push_decimal(ttl.unsigned_abs(), 1);
         }
@@ -306,9 +306,7 @@ impl Report {
                 self.code = answer.status().as_u16();
                 self.result = answer.cache.result();
                 self.timing = answer.timing;
-                if let CacheStatus::Hit { stale: Some(reason), .. } = answer.cache {
-                    self.stale = Some(reason.as_str());
-                }
+                self.stale = answer.cache.stale().map(Stale::as_str);
             }
             Err(fault) => {
                 let row = fault.kind.row();

@@ -10,7 +10,7 @@ use tower_layer::Layer;
 use super::Stage;
 use crate::model::exchange::{Answer, Call, Content, Granted};
 use crate::model::fault::Called;
-use crate::model::urgency::Urgency;
+use crate::model::urgency::{Class, Urgency};
 use crate::model::{Fault, FaultKind, Moment};
 use crate::rules::fairness::Payer;
 use crate::rules::ledger::Per;
@@ -46,6 +46,58 @@ pub struct CallMeters {
     duration: Histogram,
 }
 
+/// Why a call was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Somebody wants what nobody knows.
+    First,
+    /// The same call was sent before, in vain.
+    Retry,
+    /// Something is held, and may still hold.
+    Revalidation,
+    /// Something stale was given, and is made fresh behind it.
+    Refresh,
+    /// It asks whether a closed account is open again.
+    Probe,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 5] = [Self::First, Self::Retry, Self::Revalidation, Self::Refresh, Self::Probe];
+
+    /// The word in metrics and on the page.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Retry => "retry",
+            Self::Revalidation => "revalidation",
+            Self::Refresh => "refresh",
+            Self::Probe => "probe",
+        }
+    }
+
+    fn of(call: &Call, is_probe: bool) -> Self {
+        match call {
+            _ if is_probe => Self::Probe,
+            Call { again: true, .. } => Self::Retry,
+            call if call.urgency.class() == Class::Refresh => Self::Refresh,
+            Call { validates: Some(_), .. } => Self::Revalidation,
+            _ => Self::First,
+        }
+    }
+}
+
+/// Counts the calls of one client on one route, by why.
+#[derive(Debug, Clone)]
+pub struct Causes([IntCounter; Reason::ALL.len()]);
+
+impl Causes {
+    /// The handles for these labels.
+    pub fn new(calls: &IntCounterVec, client: &str, route: &str) -> Self {
+        Self(Reason::ALL.map(|reason| calls.with_label_values(&[client, route, reason.as_str()])))
+    }
+}
+
 const OUTCOMES: [&str; 9] =
     ["2xx", "3xx", "4xx", "429", "5xx", "unreachable", "broken", "timeout", "abandoned"];
 
@@ -71,6 +123,8 @@ pub struct QuotaLayer {
     pub purses: Arc<[Purse]>,
     /// What each client has of it, by place.
     pub shares: Arc<[Share]>,
+    /// Counts the calls of each route and client, by place and place.
+    pub causes: Arc<[Vec<Causes>]>,
     /// The time.
     pub clock: Clock,
 }
@@ -105,12 +159,29 @@ impl<S> Layer<S> for QuotaLayer {
 }
 
 /// A call that was begun and is not counted yet: one whose client leaves before the answer is counted as abandoned.
-struct Begun<'a>(Option<&'a CallMeters>);
+struct Begun<'a> {
+    meters: Option<&'a CallMeters>,
+    cause: Option<&'a IntCounter>,
+}
+
+impl Begun<'_> {
+    fn ended(mut self, outcome: &str, sent: bool) {
+        if let Some(meters) = self.meters.take() {
+            meters.count(outcome);
+        }
+        if let Some(cause) = self.cause.take().filter(|_| sent) {
+            cause.inc();
+        }
+    }
+}
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
-        if let Some(meters) = self.0 {
+        if let Some(meters) = self.meters {
             meters.count("abandoned");
+        }
+        if let Some(cause) = self.cause {
+            cause.inc();
         }
     }
 }
@@ -146,7 +217,7 @@ impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
         };
         let mut returns = 0;
         loop {
-            let (spare, urgency) = (call.spare().filter(|_| returns < MOST_RETURNS), call.urgency.clone());
+            let (spare, urgency) = (call.again().filter(|_| returns < MOST_RETURNS), call.urgency.clone());
             let (result, sent_away) = Box::pin(self.once(purse, share, call)).await;
             match spare {
                 Some(again) if sent_away && purse.opens_for(&urgency, &self.given.clock) => call = again,
@@ -160,7 +231,7 @@ impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
 }
 
 impl<S: Stage<Granted<Grant>>> Quota<S> {
-    /// Waits, spends and sends; whether the upstream sent the call away.
+    /// Waits, spends and sends; whether the upstream sent the call away and said until when.
     async fn once(&self, purse: &Purse, share: &Share, call: Call) -> (Result<Answer, Fault>, bool) {
         let began = self.given.clock.now();
         let scope = match &purse.scope {
@@ -190,11 +261,13 @@ impl<S: Stage<Granted<Grant>>> Quota<S> {
         let waited = self.given.clock.now().since(began);
         call.sent.mark();
         let probe = grant.take_probe();
-        let mut begun = Begun(Some(&purse.meters));
+        let causes =
+            self.given.causes.get(call.route.place()).and_then(|route| route.get(call.client.place()));
+        let cause = causes.map(|causes| &causes.0[Reason::of(&call, probe.is_some()) as usize]);
+        let begun = Begun { meters: Some(&purse.meters), cause };
         let mut result = self.inner.call(Granted { call, grant }).await;
-        begun.0 = None;
         counted.sent = !matches!(&result, Err(fault) if fault.called == Called::No);
-        purse.meters.count(outcome(&result));
+        begun.ended(outcome(&result), counted.sent);
         if let Ok(answer) = &mut result {
             answer.timing.wait += waited;
             if let Some(upstream) = answer.timing.upstream {
@@ -205,8 +278,8 @@ impl<S: Stage<Granted<Grant>>> Quota<S> {
         (result, sent_away)
     }
 
-    /// What an answer says of the upstream's limits; whether it sends the call away. A probe that was not answered has found
-    /// nothing out.
+    /// What an answer says of the upstream's limits; whether it sends the call away until a moment it names. A probe that was
+    /// not answered has found nothing out.
     fn hear(
         &self,
         purse: &Purse,
@@ -230,6 +303,7 @@ impl<S: Stage<Granted<Grant>>> Quota<S> {
             StatusCode::SERVICE_UNAVAILABLE if told.retry_after.is_none() => return false,
             status => status == StatusCode::SERVICE_UNAVAILABLE,
         };
+        let returns = sent_away && told.comes_back().is_some_and(|wait| !wait.is_zero());
         match scope {
             Some(scope) if sent_away => {
                 scope.sent_away(told.comes_back(), purse.max_pause);
@@ -242,7 +316,7 @@ impl<S: Stage<Granted<Grant>>> Quota<S> {
                 purse.account.hear(&told, sent_away, probe);
             }
         }
-        sent_away
+        returns
     }
 }
 

@@ -13,6 +13,7 @@ use super::relay::Relay;
 use crate::model::cache_status::CacheStatus;
 use crate::model::entry::Entry;
 use crate::model::exchange::{ClientId, Timing};
+use crate::model::fault::Called;
 use crate::model::key::{BuildKeyHasher, Key};
 use crate::model::urgency::Urgency;
 use crate::model::{Fault, FaultKind, Moment, Sent};
@@ -182,5 +183,5 @@ impl Drop for Place {
 }
 
 fn lost() -> Landing {
-    Landing::Failed(FaultKind::Internal.into())
+    Landing::Failed(Fault::new(FaultKind::Internal).called(Called::Maybe))
 }

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::quota::{Account, Books};
+use super::books::Books;
+use super::quota::Account;
 use crate::rules::records::{Record, Spending};
 
 /// What became of it.

@@ -14,7 +14,7 @@ use crate::rules::records::{Kept, Record};
 
 /// The file whose lock says that a gate uses the directory.
 const LOCK: &str = "lock";
-/// From how many superfluous lines on a file is written anew.
+/// After how many lines a file is written anew, without what matters no longer.
 const SUPERFLUOUS: usize = 4096;
 /// How long the longest window is.
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);
@@ -40,7 +40,8 @@ struct Written {
     path: PathBuf,
     file: File,
     kept: Kept,
-    lines: usize,
+    /// How many lines were written since the file was.
+    fresh: usize,
     /// The last line may be unfinished.
     torn: bool,
 }
@@ -139,7 +140,7 @@ impl Written {
         let mut kept = Kept::of_text(&text).map_err(|line| Unusable::Unreadable(path.clone(), line))?;
         kept.forget(now, length);
         let file = anew(&path, &kept).map_err(|error| Unusable::Io(path.clone(), error))?;
-        Ok(Self { path, file, lines: kept.lines(), kept, torn: false })
+        Ok(Self { path, file, kept, fresh: 0, torn: false })
     }
 
     fn write(&mut self, record: &Record) -> io::Result<()> {
@@ -150,8 +151,8 @@ impl Written {
         self.torn = written.is_err();
         written?;
         self.kept.take(record);
-        self.lines += 1;
-        if self.lines > self.kept.lines() + SUPERFLUOUS {
+        self.fresh += 1;
+        if self.fresh > SUPERFLUOUS {
             self.shorten(record);
         }
         Ok(())
@@ -162,7 +163,7 @@ impl Written {
         if let Record::Lease(lease) = last {
             self.kept.forget(lease.at, length);
         }
-        self.lines = self.kept.lines();
+        self.fresh = 0;
         if let Ok(file) = anew(&self.path, &self.kept) {
             self.file = file;
         }

@@ -1,7 +1,9 @@
 //! Floor 2: what is shared between requests and lives long. Locks are held for a few instructions and never across
 //! an await.
 
+mod books;
 pub mod clock;
+pub mod collecting;
 pub mod flights;
 pub mod grant;
 pub mod hand;
@@ -17,3 +19,4 @@ pub mod shapes;
 pub mod store;
 pub mod tasks;
 pub mod tells;
+mod terms;

@@ -2,89 +2,28 @@
 //! under one lock, and one task that grants while anyone waits.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use prometheus::{Histogram, IntCounter, IntGauge};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
+use super::books::Books;
 use super::clock::Clock;
 use super::grant::{Grant, Probe};
 use super::journal::Journal;
 use super::line::{InLine, Waiting};
 use super::tasks::Tasks;
+use super::terms::until;
+pub use super::terms::{AccountMeters, Ceiling, Refused, Terms, Want};
 use crate::model::moment::Moment;
 use crate::model::urgency::{Class, Urgency};
 use crate::rules::calendar::Steady;
-use crate::rules::fairness::{Line, Payer};
+use crate::rules::fairness::Line;
 use crate::rules::ledger::{Ledger, Now, QuotaRule, Standing};
 use crate::rules::pause::{Gate, Pause};
-use crate::rules::promises::{Promise, Promises};
+use crate::rules::promises::Promises;
 use crate::rules::records::{Record, Spending};
 use crate::rules::rest::Rest;
 use crate::rules::told::Told;
-
-/// The most calls an upstream bears at once. Clones share it.
-#[derive(Debug, Clone)]
-pub struct Ceiling(Arc<Semaphore>);
-
-impl PartialEq for Ceiling {
-    /// The same ceiling, not merely the same number.
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Ceiling {
-    /// At most `calls` at once.
-    pub fn new(calls: usize) -> Self {
-        Self(Arc::new(Semaphore::new(calls.min(Semaphore::MAX_PERMITS))))
-    }
-
-    /// A place under it, once there is one. It is never closed, so there always will be.
-    pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        self.0.clone().acquire_owned().await.ok()
-    }
-
-    /// Whether there is none.
-    pub(super) fn is_full(&self) -> bool {
-        self.0.available_permits() == 0
-    }
-
-    fn try_place(&self) -> Option<OwnedSemaphorePermit> {
-        self.0.clone().try_acquire_owned().ok()
-    }
-}
-
-/// How calls may wait for an account; may change while it is used.
-#[derive(Debug, Clone)]
-pub struct Terms {
-    /// The longest a call may wait.
-    pub max_wait: Duration,
-    /// The most calls that may wait at once.
-    pub max_waiting: usize,
-    /// The longest the upstream's word closes the account.
-    pub max_pause: Duration,
-    /// What the upstream bears at once.
-    pub ceiling: Ceiling,
-}
-
-/// What an account reports.
-#[derive(Debug, Clone)]
-pub struct AccountMeters {
-    /// Grants that are held.
-    pub permits: IntGauge,
-    /// Calls that wait, by class.
-    pub waiting: [IntGauge; Class::ALL.len()],
-    /// How long calls waited, in seconds.
-    pub waits: Histogram,
-    /// What each window still admits.
-    pub remaining: Vec<IntGauge>,
-    /// 1 while the account rests or is paused.
-    pub paused: IntGauge,
-    /// Calls that a window in the shadow would have refused.
-    pub shadow: IntCounter,
-}
 
 /// One account's quota, shared by every route that uses it.
 #[derive(Debug)]
@@ -97,72 +36,6 @@ pub struct Account {
     pub(super) clock: Clock,
     pub(super) meters: AccountMeters,
     name: String,
-}
-
-/// What is decided by.
-#[derive(Debug)]
-pub(super) struct Books {
-    pub(super) ledger: Ledger,
-    pub(super) line: Line<Waiting>,
-    pub(super) rest: Rest,
-    pub(super) pause: Pause,
-    pub(super) promises: Promises,
-    /// Whether the task that grants runs.
-    pub(super) dispatched: bool,
-    /// Where long windows are written down.
-    pub(super) journal: Option<Journal>,
-    steady: Steady,
-}
-
-/// Who wants a grant.
-#[derive(Debug, Clone)]
-pub struct Want {
-    /// Whose share it takes.
-    pub payer: Payer,
-    /// How large that share is, at least 1.
-    pub weight: u32,
-    /// How urgently, and until when.
-    pub urgency: Arc<Urgency>,
-    /// What is asked, as a word.
-    pub question: u64,
-    /// Whether somebody comes back who is told to: not where something stale stands in.
-    pub comes_back: bool,
-}
-
-/// Why no grant was given.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Refused {
-    /// No slot comes free in time.
-    Spent {
-        /// When one does, from now.
-        retry_after: Duration,
-        /// The window that admits last.
-        window: QuotaRule,
-    },
-    /// As many calls wait as may.
-    Full,
-    /// The upstream's ceiling is reached, and stayed so for as long as could be waited.
-    Busy,
-    /// The upstream refused the account's credentials; so long until the next probe.
-    Resting {
-        /// How long.
-        retry_after: Duration,
-    },
-    /// What would be spent cannot be written down.
-    Unwritable,
-    /// The upstream, or an operator, closed the account; so long until it is asked again.
-    Paused {
-        /// How long.
-        retry_after: Duration,
-    },
-}
-
-/// A grant that comes so shortly before a deadline cannot be answered in time; refusing it then still can be told.
-const LAST_MOMENT: Duration = Duration::from_millis(10);
-
-/// Until when a call waits that waits as urgently as this, and no longer than `longest`.
-pub(super) fn until(urgency: &Urgency, longest: Moment) -> Moment {
-    urgency.deadline().before(LAST_MOMENT).min(longest)
 }
 
 /// What happens to a call that wants a grant.
@@ -398,99 +271,5 @@ impl Account {
     // A panic elsewhere must not stop the account: the counts are consistent after every statement.
     pub(super) fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Books {
-    pub(super) fn now(&mut self, clock: &Clock) -> Now {
-        let at = clock.now();
-        Now { at, date: self.steady.date(at, clock.wall()) }
-    }
-
-    /// Writes down what the next call may spend, where nothing is left of what was.
-    fn write_leases(&mut self, now: Now) -> Result<(), Refused> {
-        let Some(journal) = &self.journal else { return Ok(()) };
-        let due: Vec<(usize, u32)> = self.ledger.leases_due().collect();
-        for (place, calls) in due {
-            let window = self.ledger.rules().nth(place).map(|rule| rule.per.to_string()).unwrap_or_default();
-            let lease = Record::Lease(Spending { window, calls, at: now.date });
-            if let Err(error) = journal.write(&lease) {
-                tracing::error!(%error, "what is spent cannot be written down; calls stop");
-                return Err(Refused::Unwritable);
-            }
-            self.ledger.lease(place, calls);
-        }
-        Ok(())
-    }
-
-    /// Whether a call of `class` may pass now, the pace and the ceiling aside.
-    pub(super) fn admits(&mut self, now: Now, class: Class) -> bool {
-        matches!(self.pause.admit(now.at), Gate::Open | Gate::OneProbe) && self.ledger.admits(now, class)
-    }
-
-    /// Whether the account rests, without taking the place of the next probe.
-    pub(super) fn may_be_asked(&self, now: Now) -> Result<(), Refused> {
-        let mut rest = self.rest;
-        rest.admit(now.at).map_err(|retry_after| Refused::Resting { retry_after })
-    }
-
-    /// When whoever stands behind `ahead` others is served at the earliest, and why not before.
-    pub(super) fn served_at(&mut self, now: Now, ahead: usize, class: Class) -> (Moment, Refused) {
-        let (at, window) = self.ledger.next_free(now, ahead, class);
-        let opens = match self.pause.admit(now.at) {
-            Gate::Until(until) => until,
-            Gate::Open | Gate::OneProbe | Gate::Probing => now.at,
-        };
-        if opens >= at && opens > now.at {
-            return (opens, Refused::Paused { retry_after: opens.since(now.at) });
-        }
-        let window = window.and_then(|place| self.ledger.rules().nth(place)).cloned();
-        let retry_after = at.since(now.at);
-        (at, window.map_or(Refused::Busy, |window| Refused::Spent { retry_after, window }))
-    }
-
-    /// Whether a newcomer that waits `until` then is served in time. Who `came_back` when it was told to is not made to wait for others
-    /// who were told so; who is sent away is told when to come, at most `most` of them.
-    fn is_worth_waiting(
-        &mut self,
-        now: Now,
-        want: &Want,
-        until: Moment,
-        (came_back, most): (bool, usize),
-    ) -> Result<(), Refused> {
-        let (class, payer) = (want.urgency.class(), want.payer);
-        let line = self.line.ahead_of(class, payer, want.weight);
-        let at = self.served_at(now, line, class).0;
-        // Whoever comes anew does not push out those who wait and those who were told to come, beyond its share.
-        let bears = came_back
-            || self.promises.bear(payer, now.at, line, self.ledger.gap())
-                && (self.line.is_below_share(class, payer, want.weight)
-                    || self.served_at(now, self.line.whole(class), class).0 <= until);
-        if at <= until && bears {
-            return Ok(());
-        }
-        Err(self.send_away(now, want, line, (until.since(now.at), most)))
-    }
-
-    /// Why a call that stands behind `ahead` others and would `wait` so long is sent away, and when it should come back; it
-    /// is expected then, unless `most` others are.
-    pub(super) fn send_away(
-        &mut self,
-        now: Now,
-        want: &Want,
-        ahead: usize,
-        (wait, most): (Duration, usize),
-    ) -> Refused {
-        self.promises.withdraw(want.payer, want.question);
-        let promised = self.promises.ahead_of(want.payer, now.at);
-        let (at, refused) = self.served_at(now, ahead + promised, want.urgency.class());
-        // As the client will be told: in whole seconds.
-        let told = now.at + Duration::from_secs(at.since(now.at + Duration::from_nanos(1)).as_secs() + 1);
-        if want.comes_back {
-            // Half of the wait is left to what cannot be foreseen.
-            let promise = Promise { at: told, until: told + wait / 2, question: want.question };
-            self.promises.make(want.payer, promise, most);
-        }
-        refused
     }
 }

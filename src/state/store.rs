@@ -57,6 +57,8 @@ pub enum Found {
     Entry(Arc<Entry>),
     /// Entries, but none these headers select.
     OtherVariant,
+    /// Parts alone.
+    Parts,
     /// Nothing.
     Nothing,
 }
@@ -117,6 +119,16 @@ impl Store {
         let variants = self.cache.get(key)?;
         let mut parts = variants.iter().filter(|entry| entry.part.is_some() && vary::selects(entry, &sent));
         parts.find_map(|entry| Some((entry.clone(), ranges::within(entry, range)?)))
+    }
+
+    /// Looks for a part that one more call could complete, all else being as in [`Store::find`].
+    pub fn find_completable<'a>(
+        &self,
+        key: &Key,
+        sent: impl Fn(&HeaderName) -> Option<Cow<'a, [u8]>>,
+    ) -> Option<Arc<Entry>> {
+        let fits = |entry: &&Arc<Entry>| ranges::is_completable(entry) && vary::selects(entry, &sent);
+        self.cache.get(key)?.iter().find(fits).cloned()
     }
 
     /// Every part kept under `key`.
@@ -274,7 +286,10 @@ fn selected<'a, 'v>(
 }
 
 fn nothing(variants: &[Arc<Entry>]) -> Found {
-    if variants.iter().any(|entry| entry.part.is_none()) { Found::OtherVariant } else { Found::Nothing }
+    match variants.iter().any(|entry| entry.part.is_none()) {
+        true => Found::OtherVariant,
+        false => Found::Parts,
+    }
 }
 
 fn weight(key: &Key, variants: &Variants) -> u32 {

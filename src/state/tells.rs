@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::quota::Account;
+use crate::rules::headers::strip_limits;
 use crate::rules::ledger::Standing;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -49,7 +50,7 @@ impl Tells {
 
     /// Writes the fields, in place of the upstream's own.
     pub fn write(&self, headers: &mut HeaderMap) {
-        remove(headers);
+        strip_limits(headers);
         let left = |windows: &Vec<Standing>| windows.iter().map(|window| window.remaining).min();
         let Some(windows) = self.accounts.iter().map(|account| account.standing()).max_by_key(left) else {
             return;
@@ -75,13 +76,6 @@ impl Tells {
             headers.insert(X_REMAINING, window.remaining.into());
             headers.insert(X_RESET, window.reset.map_or(0, whole_seconds).into());
         }
-    }
-}
-
-/// Removes whatever says what an upstream still admits: it was about one moment and one account.
-pub fn remove(headers: &mut HeaderMap) {
-    for name in crate::rules::told::FIELDS {
-        headers.remove(name);
     }
 }
 

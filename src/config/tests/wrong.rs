@@ -43,7 +43,7 @@ base ¦ [server] ⏎ rate_limit = { requests = 0, per = "1s" } ¦ 8:27 ¦ server
 base ¦ [server] ⏎ rate_limit = { requests = 1, per = "0s" } ¦ 8:36 ¦ server.rate_limit.per ¦ is zero
 base ¦ [server] ⏎ rate_limit = { per = "1s" } ¦ 8:14 ¦ server.rate_limit.requests ¦ is missing
 base ¦ [server] ⏎ rate_limit = { requests = 9000000, per = "1ms" } ¦ 8:14 ¦ server.rate_limit ¦ nanosecond
-base ¦ [server] ⏎ rate_limit = { requests = 1, per = "1s", shadow = true } ¦ 8:42 ¦ server.rate_limit.shadow ¦ not supported in this version
+base ¦ [server] ⏎ rate_limit = { requests = 1, per = "1s", shadow = 1 } ¦ 8:51 ¦ server.rate_limit.shadow ¦ is an integer; expected true or false
 base ¦ [admin] ⏎ listen = "0.0.0.0:9090" ¦ 8:10 ¦ admin.listen ¦ expected `token`
 base ¦ [admin] ⏎ listen = "127.0.0.1:8080" ¦ 8:10 ¦ admin.listen ¦ is the address of [server] too
 base ¦ [log] ⏎ format = "jsn" ¦ 8:10 ¦ log.format ¦ expected "pretty" or "json" (did you mean `json`?)
