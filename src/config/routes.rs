@@ -84,6 +84,10 @@ fn read_one(
     }
     let cache = table.table("cache");
     let (cache, tags) = reuse::read(cache, declared.as_ref());
+    if pages.is_some() && !cache.compress.is_empty() {
+        let what = "compresses answers that are cut from larger ones";
+        table.notes.tell(&table.at, &table.path, Wrong::new(what, "`cache.compress` or [routes.pages]"));
+    }
     kept.extend(pages.iter().flat_map(|pages| &pages.kept).map(|key| format!("pages.{key}")));
     kept.extend((!tags.is_empty()).then(|| "cache.tags".to_owned()));
     let pages = pages.and_then(|pages| pages.resolve(declared.as_ref()));

@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod breaker;
 pub mod cache_control;
 pub mod calendar;
+pub mod codings;
 pub mod dates;
 pub mod failing;
 pub mod fairness;

@@ -4,6 +4,7 @@
 mod books;
 pub mod clock;
 pub mod collecting;
+pub mod compression;
 pub mod flights;
 pub mod grant;
 pub mod hand;
