@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -15,6 +16,8 @@ pub enum Body {
     Empty,
     /// Bytes that are all here; shared, never copied.
     Full(Bytes),
+    /// Several runs of such bytes, one after the other; the count says how many are sent.
+    Pieces(Arc<[Bytes]>, usize),
     /// Bytes that still arrive.
     Stream(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>),
 }
@@ -59,6 +62,7 @@ impl Body {
         match self {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
+            Self::Pieces(pieces, sent) => rest(pieces, *sent).iter().all(Bytes::is_empty),
             Self::Stream(stream) => stream.is_end_stream(),
         }
     }
@@ -75,6 +79,7 @@ impl fmt::Debug for Body {
         match self {
             Self::Empty => f.write_str("Empty"),
             Self::Full(bytes) => write!(f, "Full({} bytes)", bytes.len()),
+            Self::Pieces(pieces, _) => write!(f, "Pieces({})", pieces.len()),
             Self::Stream(_) => f.write_str("Stream"),
         }
     }
@@ -96,6 +101,12 @@ impl HttpBody for Body {
                 *body = Self::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
+            Self::Pieces(pieces, sent) => {
+                let next = rest(pieces, *sent).iter().find(|piece| !piece.is_empty()).cloned();
+                let skipped = rest(pieces, *sent).iter().take_while(|piece| piece.is_empty()).count();
+                *sent = sent.saturating_add(skipped + 1);
+                Poll::Ready(next.map(|piece| Ok(Frame::data(piece))))
+            }
             Self::Stream(stream) => stream.as_mut().poll_frame(cx),
         }
     }
@@ -108,9 +119,17 @@ impl HttpBody for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Pieces(pieces, sent) => {
+                SizeHint::with_exact(rest(pieces, *sent).iter().map(|piece| piece.len() as u64).sum())
+            }
             Self::Stream(stream) => stream.size_hint(),
         }
     }
+}
+
+/// The pieces that are not sent yet.
+fn rest(pieces: &[Bytes], sent: usize) -> &[Bytes] {
+    pieces.get(sent..).unwrap_or_default()
 }
 
 /// A body whose beginning was read ahead: the beginning again, then the rest.

@@ -10,6 +10,11 @@ pub enum CacheStatus {
         /// Why it is stale.
         stale: Option<Stale>,
     },
+    /// Cut from blocks in memory, with this many seconds of freshness left.
+    Sliced {
+        /// Seconds left; negative where a walk reads what was fresh when it began.
+        ttl: i64,
+    },
     /// Forwarded.
     Forwarded {
         /// Why.
@@ -57,6 +62,8 @@ pub enum Why {
     Stale,
     /// The client asked for a fresh one.
     Request,
+    /// Some of it held, the rest not.
+    Partial,
 }
 
 impl Stale {
@@ -93,6 +100,7 @@ impl Why {
             Self::VaryMiss => "vary-miss",
             Self::Stale => "stale",
             Self::Request => "request",
+            Self::Partial => "partial",
         }
     }
 }
@@ -103,6 +111,7 @@ impl CacheStatus {
         match self {
             Self::Hit { stale: None, .. } => "hit",
             Self::Hit { stale: Some(_), .. } => "stale",
+            Self::Sliced { .. } => "sliced",
             Self::Forwarded { collapsed: true, .. } => "collapsed",
             Self::Forwarded { status: 304, stored: true, .. } => "revalidated",
             Self::Forwarded { why: Why::Bypass | Why::Method, .. } | Self::Own => "bypass",
@@ -120,6 +129,7 @@ impl std::fmt::Display for CacheStatus {
                 write!(f, "hit; ttl={ttl}")?;
                 stale.map_or(Ok(()), |reason| write!(f, "; detail={}", reason.as_str()))
             }
+            Self::Sliced { ttl } => write!(f, "hit; ttl={ttl}; detail=sliced"),
             Self::Forwarded { why, status, stored, collapsed } => {
                 write!(f, "fwd={}; fwd-status={status}", why.as_str())?;
                 if stored {

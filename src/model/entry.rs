@@ -63,6 +63,8 @@ pub struct Entry {
     pub body: Bytes,
     /// When its head arrived.
     pub arrived: Moment,
+    /// When the call that brought it began: what was erased since must not come back with it.
+    pub asked: Moment,
     /// How old it was on arrival: the larger of `Age` and `Date`'s word (RFC 9111 §4.2.3).
     pub initial_age: Duration,
     /// What the upstream said of its reuse.
@@ -95,6 +97,7 @@ impl Entry {
             fields,
             body,
             arrived,
+            asked: arrived,
             initial_age,
             facts,
             selectors,
@@ -116,6 +119,23 @@ impl Entry {
     pub fn with_part(mut self, part: Option<Part>) -> Self {
         self.part = part.map(Box::new);
         self
+    }
+
+    /// The same, brought by a call that began at `asked`.
+    #[must_use]
+    pub fn asked_at(mut self, asked: Moment) -> Self {
+        self.asked = asked;
+        self
+    }
+
+    /// A response that is as old and says the same, with another body.
+    #[must_use]
+    pub fn with_body(&self, body: Bytes) -> Self {
+        let parts = (self.status, self.fields.clone(), body);
+        let selectors = self.selectors.clone();
+        Self::new(parts, self.arrived, self.initial_age, self.facts, selectors)
+            .asked_at(self.asked)
+            .with_groups(self.groups.clone())
     }
 
     /// The same, a member of these groups.

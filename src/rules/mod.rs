@@ -1,8 +1,10 @@
 //! Floor 1: decisions. Pure and synchronous; whoever calls says what time it is.
 
 pub mod addresses;
+pub mod beliefs;
 pub mod breaker;
 pub mod cache_control;
+pub mod collection;
 pub mod dates;
 pub mod forwarded;
 pub mod framing;
@@ -19,8 +21,11 @@ pub mod retry;
 pub mod reuse;
 pub mod routes;
 pub mod serving;
+pub mod slices;
+pub mod stale;
 pub mod targeted;
 pub mod understanding;
 pub mod validators;
 pub mod vary;
+pub mod walks;
 pub mod window;

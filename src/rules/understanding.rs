@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use crate::model::exchange::{Question, Window};
 use crate::model::key::Key;
@@ -16,10 +16,14 @@ use crate::rules::groups;
 use crate::rules::headers::looks_like;
 use crate::rules::params::{Params, Rule, Understood, sorted_by_name};
 use crate::rules::routes::Path;
+use crate::rules::slices::address;
 
 // Names made once: looking a field up by text reads the text again each time.
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const TIMEOUT: HeaderName = HeaderName::from_static("tollgate-timeout");
+
+/// RFC 3986's unreserved characters stay as they are.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// How a route reads its requests.
 #[derive(Debug, Clone)]
@@ -64,15 +68,52 @@ impl Reading {
             target.push('?');
             target.push_str(&canonical);
         }
-        let key = Key::from_parts(self.scope.iter().map(Vec::as_slice).chain([target.as_bytes()]));
+        let window = self.window(understood.as_ref());
         let question = Question {
-            key,
+            key: self.key(&target),
             understood: self.header(understood.as_ref()),
             changes: changes(understood.as_ref()),
-            window: self.window(understood.as_ref()),
+            collection: window.and_then(|_| self.collection(&target)),
+            window,
             target,
         };
         (question, understood)
+    }
+
+    /// The question for another window of the same collection.
+    pub fn with_window(&self, question: &Question, window: Window) -> Option<Question> {
+        let (page, size) = self.window_names()?;
+        let (path, query) = question.target.split_once('?')?;
+        let target = format!("{path}?{}", address::with_window(query, (&page, &size), window));
+        Some(Question {
+            key: self.key(&target),
+            understood: None,
+            changes: Vec::new(),
+            window: Some(window),
+            collection: question.collection.clone(),
+            target,
+        })
+    }
+
+    /// The names of the parameters that say page and size, as a query writes them.
+    pub fn window_names(&self) -> Option<(String, String)> {
+        let (params, (page, size)) = (self.params.as_ref()?, self.window?);
+        let name = |at| Some(percent_encode(params.param(at)?.name.as_bytes(), UNRESERVED).to_string());
+        Some((name(page)?, name(size)?))
+    }
+
+    fn key(&self, target: &str) -> Key {
+        Key::from_parts(self.scope.iter().map(Vec::as_slice).chain([target.as_bytes()]))
+    }
+
+    /// The key of all windows of `target` alike. No target is made of two parts, so it is no other question's.
+    fn collection(&self, target: &str) -> Option<Key> {
+        let (page, size) = self.window_names()?;
+        let (path, query) = target.split_once('?')?;
+        let is_window = |pair: &&str| pair.split('=').next().is_some_and(|name| name == page || name == size);
+        let others = query.split('&').filter(|pair| !is_window(pair));
+        let scope = self.scope.iter().map(Vec::as_slice);
+        Some(Key::from_parts(scope.chain([path.as_bytes(), b"*"]).chain(others.map(str::as_bytes))))
     }
 
     /// The groups that an answer to `target` belongs to by what was asked: one for each parameter that was understood,

@@ -1,4 +1,4 @@
-//! cache: `Ask → Fetch`, or answered from memory. Above it is what clients see, below it what is stored.
+//! cache: `Block → Fetch`, or answered from memory. Above it is what clients see, below it what is stored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,18 +10,16 @@ use tower_layer::Layer;
 use super::Stage;
 use crate::model::cache_status::{CacheStatus, Stale, Why};
 use crate::model::entry::Entry;
-use crate::model::exchange::{Answer, Ask, Content, Fetch, Passed, Sharing, Timing};
+use crate::model::exchange::{Answer, Ask, Block, Content, Demand, Fetch, Passed, Sharing, Timing};
 use crate::model::{Fault, FaultKind, Moment};
 use crate::rules::headers::Forwarding;
 use crate::rules::reuse::{self, Policy, Verdict};
 use crate::rules::serving::{self, Shaped, Wishes};
+use crate::rules::stale::{self, FAILURE_SPEAKS_FOR, failure, seconds, seconds_over, speaks_for_others};
 use crate::rules::{ranges, validators, vary};
 use crate::state::clock::Clock;
 use crate::state::store::{Found, Store};
 use crate::state::tasks::Tasks;
-
-/// How long a failed refresh speaks for the next ones: a failing upstream is not asked on every request.
-const FAILURE_SPEAKS_FOR: Duration = Duration::from_secs(1);
 
 /// What the cache knows of a route.
 #[derive(Debug, Clone)]
@@ -75,8 +73,8 @@ struct Fallback {
     if_unreachable: Duration,
 }
 
-impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
-    async fn call(&self, ask: Ask) -> Result<Answer, Fault> {
+impl<S: Stage<Fetch> + 'static> Stage<Block> for Cache<S> {
+    async fn call(&self, Block { ask, demand }: Block) -> Result<Answer, Fault> {
         let Some(rules) = self.given.routes.get(ask.route.place()) else {
             return Err(FaultKind::NoSuchRoute.into());
         };
@@ -84,6 +82,11 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
         {
             let why = if rules.policy.enabled { Why::Method } else { Why::Bypass };
             return self.forward(ask, rules, why, Sharing::Alone { keep: false }, None).await;
+        }
+        // What is held of a block was found wanting above; what stands in for a failure is found there too.
+        if let Demand::Newer { than, validates } = demand {
+            let sharing = Sharing::Shared { held: Some(than) };
+            return self.forward(ask, rules, Why::Stale, sharing, validates).await;
         }
         let wishes = Wishes::from_headers(&ask.headers);
         let may_refresh = self.given.may_refresh.get(ask.client.place()).is_some_and(|may| *may);
@@ -286,47 +289,11 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
 
 impl Fallback {
     fn answer(&self, now: Moment, reason: Stale) -> Option<Answer> {
-        let allowed = match reason {
-            Stale::Unreachable | Stale::Breaker => self.if_unreachable,
-            _ => self.if_error,
-        };
+        let allowed = stale::allowed(reason, self.if_error, self.if_unreachable);
         // The call that failed took its time.
         let over = self.over + now.since(self.looked);
         (over < allowed).then(|| hit(self.entry.clone(), now, seconds_over(over), Some(reason)))
     }
-}
-
-/// Why a fetch counts as failed where something stale could serve instead (RFC 5861 §4, design §7).
-fn failure(fetched: &Result<Answer, Fault>) -> Option<Stale> {
-    match fetched {
-        Ok(answer) => match answer.status().as_u16() {
-            500 | 502 | 503 | 504 => Some(Stale::UpstreamError),
-            429 => Some(Stale::Paused),
-            _ => None,
-        },
-        Err(fault) => match fault.kind {
-            // "A cache MUST NOT generate a stale response unless it is disconnected or doing so is explicitly permitted"
-            // (RFC 9111 §4.2.4): a connection that closed without a whole answer is disconnected too.
-            FaultKind::UpstreamUnreachable
-            | FaultKind::UpstreamTimeout
-            | FaultKind::ClientTimeout
-            | FaultKind::UpstreamBroken => Some(Stale::Unreachable),
-            FaultKind::Internal => Some(Stale::UpstreamError),
-            FaultKind::BreakerOpen => Some(Stale::Breaker),
-            // A limit of the gate's own is told as a quota too: what matters is that nobody was asked.
-            FaultKind::QuotaExceeded
-            | FaultKind::BudgetSpent
-            | FaultKind::QueueFull
-            | FaultKind::Overloaded => Some(Stale::Quota),
-            FaultKind::UpstreamRefusedCredentials => Some(Stale::Paused),
-            _ => None,
-        },
-    }
-}
-
-/// Whether a failure would have met anybody: a client whose patience or budget ended says nothing of the upstream.
-fn speaks_for_others(fetched: &Result<Answer, Fault>) -> bool {
-    !matches!(fetched, Err(fault) if matches!(fault.kind, FaultKind::ClientTimeout | FaultKind::BudgetSpent))
 }
 
 /// The fields of a call. One that serves everyone asks for the whole, on nobody's conditions but the gate's own.
@@ -379,13 +346,4 @@ fn hit(entry: Arc<Entry>, now: Moment, ttl: i64, stale: Option<Stale>) -> Answer
         cache: CacheStatus::Hit { ttl, stale },
         timing: Timing::default(),
     }
-}
-
-fn seconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
-}
-
-/// Seconds by which a lifetime is over, begun ones counted: what is stale never shows `ttl=0`.
-fn seconds_over(duration: Duration) -> i64 {
-    -seconds(duration + Duration::from_nanos(999_999_999)).max(1)
 }

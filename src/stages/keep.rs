@@ -277,6 +277,7 @@ impl<S> Keep<S> {
             addresses.tags(asked.route, &asked.question.target).into_iter().chain(stated).collect();
         let parts = (status, Fields::from_map(&fields), body);
         Entry::new(parts, arrived, kept.initial_age, kept.facts, kept.selectors)
+            .asked_at(asked.began)
             .with_part(part)
             .with_groups(groups)
     }
