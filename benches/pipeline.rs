@@ -13,15 +13,13 @@
 
 use std::convert::Infallible;
 use std::hint::black_box;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::Criterion;
 use futures_util::FutureExt as _;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Body as HttpBody;
 use http_body_util::Full;
@@ -31,22 +29,17 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::runtime::Runtime;
-use tollgate::config::plan::{Plan, RateLimit};
-use tollgate::config::{self, Environment, WithoutSecrets};
-use tollgate::lasting::Lasting;
-use tollgate::model::cache_status::CacheStatus;
-use tollgate::model::exchange::{Answer, Arrival, Content, Known, Notes, Passed, Signed, Timing};
+use tollgate::model::Body;
+use tollgate::model::exchange::{Arrival, Notes};
 use tollgate::model::key::Key;
-use tollgate::model::{Body, Fault};
-use tollgate::pipeline::pipeline;
-use tollgate::provision::{provision, reading};
-use tollgate::stages::Stage;
+use tollgate::provision::reading;
 use tollgate::stages::observe::{Reported, Respond};
-use tollgate::stages::steps::OwnPages;
 use tollgate::state::clock::Clock;
-use tollgate::state::quota::Grant;
+use world::{PATH, peer, plan, way};
 
-const PATH: &str = "/conversations/messages/list";
+#[path = "support/world.rs"]
+mod world;
+
 const CANONICAL: &str = "page=2&per_page=20&phone_number=%2B33612345678";
 const MESSY: &str = "utm_source=x&PAGE=2.0&per-page=+20&phone_number=06+12+34+56+78&phoneNumber=&email=";
 /// What a hit may cost more than a bare hyper server.
@@ -210,13 +203,8 @@ struct World<R> {
 
 impl World<()> {
     fn new(bytes: usize) -> World<impl Respond> {
-        let (plan, environment): (_, Arc<dyn Environment>) = (plan(), Arc::new(WithoutSecrets));
-        let lasting = Lasting::new(&plan).unwrap();
-        let (stages, _) = provision(&plan, &lasting, Arc::new(NoPages), &environment).unwrap();
-        let body = Bytes::from(vec![b'x'; bytes]);
-        let clock = lasting.clock;
-        let constant = Constant { clock: clock.clone(), body: body.clone() };
-        World { way: pipeline(stages, constant), clock, body, next: AtomicU64::new(0) }
+        let (way, lasting, body) = way(&plan(), bytes);
+        World { way, clock: lasting.clock, body, next: AtomicU64::new(0) }
     }
 }
 
@@ -230,7 +218,7 @@ impl<R: Respond> World<R> {
             body: Body::Empty,
             certificate: None,
             version: http::Version::HTTP_11,
-            peer: SocketAddr::from(([127, 0, 0, 1], 40_000)),
+            peer: peer(),
             at: self.clock.now(),
             notes: Notes::new(HeaderValue::try_from(id).unwrap()),
             interim: None,
@@ -250,48 +238,4 @@ fn request_headers() -> HeaderMap {
         (header::USER_AGENT, HeaderValue::from_static("bench")),
         (header::ACCEPT, HeaderValue::from_static("*/*")),
     ])
-}
-
-/// The shipped configuration, with a limit of each client that is never reached.
-fn plan() -> Plan {
-    let mut plan = config::load(include_str!("../config.toml"), "config.toml", &WithoutSecrets).unwrap();
-    let limit = RateLimit { requests: 1_000_000_000, per: Duration::from_secs(1), burst: 1_000_000_000 };
-    plan.server.rate_limit = Some(limit);
-    plan.routes[0].cache.ttl = Some(Duration::from_secs(3600));
-    plan
-}
-
-/// No pages of the gate's own.
-struct NoPages;
-
-impl OwnPages for NoPages {
-    fn answer(&self, _: &Known) -> Option<Result<Answer, Fault>> {
-        None
-    }
-}
-
-/// An upstream that always answers the same, at once.
-struct Constant {
-    clock: Clock,
-    body: Bytes,
-}
-
-impl Stage<Signed<Grant>> for Constant {
-    async fn call(&self, signed: Signed<Grant>) -> Result<Answer, Fault> {
-        let headers = HeaderMap::from_iter([
-            (header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8")),
-            (header::DATE, HeaderValue::from_static("Fri, 01 Jan 2100 00:00:00 GMT")),
-            (header::ETAG, HeaderValue::from_static("\"5f3a9c1e\"")),
-            (header::VARY, HeaderValue::from_static("accept")),
-            (header::SERVER, HeaderValue::from_static("origin")),
-            (HeaderName::from_static("x-frame-options"), HeaderValue::from_static("DENY")),
-        ]);
-        let body = Body::Full(self.body.clone());
-        let passed = Passed { status: StatusCode::OK, headers, body, arrived: self.clock.now() };
-        Ok(Answer {
-            content: Content::Passed(passed),
-            cache: CacheStatus::Forwarded { why: signed.why, status: 200, stored: false, collapsed: false },
-            timing: Timing::default(),
-        })
-    }
 }

@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, header};
+use serde_json::Value;
 use tollgate::config::plan::Plan;
 use tollgate::config::{self, WithoutSecrets};
 use tollgate::explain::{Explanation, Reader};
@@ -25,6 +26,7 @@ use tollgate::rules::headers::{remove_echoes, strip_hop_by_hop};
 use tollgate::rules::message::{HeadRules, is_host, normalized, normalized_path};
 use tollgate::rules::params::{Params, sorted_by_name};
 use tollgate::rules::routes::Path;
+use tollgate::rules::slices::{Pointer, Role, Shape};
 use tollgate::rules::understanding::{prefers_strict, stated_timeout};
 
 /// How many inputs the short pass tries.
@@ -462,6 +464,63 @@ fn any_configuration_is_a_plan_or_a_list_of_mistakes() {
                     assert!(mistakes.iter().count() > 0, "{config:?}");
                     let _ = mistakes.to_string();
                 }
+            }
+        }
+    });
+}
+
+#[test]
+fn what_is_cut_from_a_body_is_what_stands_in_it() {
+    const BODY: &[&str] = &[
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        ":",
+        "\"data\"",
+        "\"id\"",
+        "\"d\\u0061ta\"",
+        "\"\\ud800\"",
+        "1",
+        "-0.5e+9",
+        "01",
+        "null",
+        "true",
+        "NaN",
+        " ",
+        "\n",
+        "\\",
+        "\"",
+        "[[[[[[[[",
+        "]]]]]]]]",
+        "\"total\":",
+        "\"next\":",
+        "{\"id\":\"a\"},",
+        "{\"data\":[",
+        "]}",
+    ];
+    fuzz!("slices", BODY, |text| {
+        let at = |text| Pointer::parse(text).expect("is a pointer");
+        let id = Some(at("/id"));
+        let array = Shape { id: id.clone(), ..Shape::default() };
+        let members = vec![(Role::Total, at("/total")), (Role::Next, at("/next"))];
+        let bare = Shape { items: Some(at("/data")), id, ..Shape::default() };
+        let declared = Shape { members, ..bare.clone() };
+        for shape in [array, bare, declared] {
+            let Ok(block) = shape.scan(&text.as_bytes().to_vec().into()) else { continue };
+            // A tree takes less than JSON is: no half characters, no number beyond all bounds.
+            let Ok(whole) = serde_json::from_str::<Value>(text) else { continue };
+            let list = if shape.items.is_some() { &whole["data"] } else { &whole };
+            let list = list.as_array().expect("what is sliceable is a list");
+            assert_eq!(block.len(), list.len(), "{text:?}");
+            for first in 0..list.len() {
+                let run = block.items(&(first..list.len())).expect("is there");
+                let run = format!("[{}]", std::str::from_utf8(&run).expect("is text"));
+                let run: Vec<Value> = serde_json::from_str(&run).expect("is JSON");
+                assert_eq!(run, list[first..], "{text:?}");
+                let named = block.id(first, &at("/id")).is_some();
+                assert_eq!(block.id_hash(first).is_some(), named, "{text:?}");
             }
         }
     });

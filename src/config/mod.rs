@@ -7,6 +7,7 @@
 
 mod clients;
 mod mistakes;
+mod pages;
 mod params;
 pub mod plan;
 mod print;

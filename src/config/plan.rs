@@ -19,6 +19,7 @@ use crate::rules::params::{Params, Unknown};
 use crate::rules::reuse;
 pub use crate::rules::routes::Methods;
 use crate::rules::routes::Path;
+use crate::rules::slices::{Counting, Pointer, Role, Shape};
 use crate::rules::window::WindowRule;
 pub use crate::state::limits::RateLimit;
 
@@ -72,6 +73,8 @@ pub struct Server {
     pub max_target_bytes: usize,
     /// The hosts it answers for, in lower case; `None`: any.
     pub hosts: Option<Vec<String>>,
+    /// Where clients find the gate, without a `/` at its end: `Link` begins with it. `None`: links are relative.
+    pub public_url: Option<String>,
     /// Whose `Forwarded` names the peer.
     pub trusted_proxies: Vec<Network>,
     /// The largest request body, in bytes.
@@ -256,7 +259,7 @@ pub struct Route {
     /// When answers are kept and reused.
     pub cache: reuse::Policy,
     /// Where an item names whom it is about, as (JSON pointer, parameter that reads it).
-    pub tags: Vec<(String, String)>,
+    pub tags: Vec<(Pointer, String)>,
     /// Which parameters say page and size.
     pub pages: Option<Pages>,
     /// The longest a client waits in all, where it does not say.
@@ -266,14 +269,18 @@ pub struct Route {
 /// `[routes.pages]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pages {
-    /// The parameter that names the page, by place in `params`.
+    /// The parameter that says the page, or the items before it, by place in `params`.
     pub page: usize,
-    /// The parameter that names the size, by place in `params`.
+    /// The parameter that says the size, by place in `params`.
     pub size: usize,
+    /// What the first of them counts.
+    pub counting: Counting,
     /// Items of a block.
     pub block: u32,
-    /// Where an item names itself, a JSON pointer.
-    pub id: Option<String>,
+    /// Where items lie, where they name themselves, and what stands around them.
+    pub shape: Shape,
+    /// The response fields that say something of a window.
+    pub headers: Vec<(Role, HeaderName)>,
     /// How old an item deeper than the first block may be.
     pub settled_ttl: Option<Duration>,
 }

@@ -1,5 +1,7 @@
 //! The way back: a plan as the text that would make it, every default filled in and every secret masked.
 
+mod pages;
+
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use super::plan::{
 use super::values::{duration_text, size_text};
 use crate::rules::params::{Bare, Below, Kind, OnIgnored, Param, Params, Unknown};
 use crate::rules::reuse::Policy;
+use crate::rules::slices::Pointer;
 use crate::rules::window::WindowRule;
 
 impl Plan {
@@ -52,6 +55,7 @@ impl Plan {
         page.line("max_headers", server.max_headers);
         page.size("max_target_bytes", server.max_target_bytes);
         page.maybe("hosts", server.hosts.as_ref().map(|hosts| format!("{hosts:?}")));
+        page.maybe("public_url", server.public_url.as_deref().map(quote));
         let proxies: Vec<String> = server.trusted_proxies.iter().map(ToString::to_string).collect();
         page.line("trusted_proxies", format!("{proxies:?}"));
         page.size("max_body_bytes", server.max_body_bytes);
@@ -125,12 +129,7 @@ impl Plan {
         }
         describe_policy(&route.cache, &route.tags, page);
         if let (Some(pages), Some(params)) = (&route.pages, &route.params) {
-            page.header("[routes.pages]");
-            page.text("page", name(params, pages.page));
-            page.text("size", name(params, pages.size));
-            page.line("block", pages.block);
-            page.maybe("id", pages.id.as_deref().map(quote));
-            page.maybe("settled_ttl", pages.settled_ttl.map(duration));
+            pages::describe(pages, params, page);
         }
     }
 }
@@ -176,7 +175,7 @@ fn describe_account(upstream: &Upstream, account: &Account, page: &mut Page) {
     page.maybe("price", account.price.map(number));
 }
 
-fn describe_policy(policy: &Policy, tags: &[(String, String)], page: &mut Page) {
+fn describe_policy(policy: &Policy, tags: &[(Pointer, String)], page: &mut Page) {
     page.header("[routes.cache]");
     page.line("enabled", policy.enabled);
     page.maybe("ttl", policy.ttl.map(duration));
@@ -194,7 +193,7 @@ fn describe_policy(policy: &Policy, tags: &[(String, String)], page: &mut Page) 
     page.duration("stale_if_unreachable", policy.stale_if_unreachable);
     page.line("honour_request_directives", policy.honour_request_directives);
     for (pointer, name) in tags {
-        page.text(&format!("tags.{}", key(pointer)), name);
+        page.text(&format!("tags.{}", key(&pointer.to_string())), name);
     }
 }
 

@@ -9,12 +9,13 @@ use super::params::{self, Declaration};
 use super::reader::{Item, Table};
 use super::values;
 use crate::rules::reuse::{Overrides, Policy};
+use crate::rules::slices::Pointer;
 
 /// The policy, and where an item names whom it is about.
 pub(super) fn read(
     mut table: Table<'_>,
     declaration: Option<&Declaration>,
-) -> (Policy, Vec<(String, String)>) {
+) -> (Policy, Vec<(Pointer, String)>) {
     let default = Policy::default();
     let ttl = table.take("ttl", values::duration);
     let ttl_for = table.take("ttl_for", ttl_for).unwrap_or_default();
@@ -61,12 +62,12 @@ fn words(item: &Item<'_>) -> Result<Overrides, Wrong> {
     Ok(Overrides { private: has(0), no_cache: has(1), max_age_0: has(2) })
 }
 
-fn tags(item: &Item<'_>, declaration: Option<&Declaration>) -> Result<Vec<(String, String)>, Wrong> {
+fn tags(item: &Item<'_>, declaration: Option<&Declaration>) -> Result<Vec<(Pointer, String)>, Wrong> {
     let expected = "pointers and parameters, such as { \"/contact/phone\" = \"phone_number\" }";
     let mut table = item.table(expected)?;
     let read = |(key, item): (&str, Item<'_>)| {
         item.read(|item| {
-            let pointer = values::pointer(key)?;
+            let pointer = values::pointer(key, "/contact/phone")?;
             let name = params::declared(item, declaration)?;
             Ok((pointer, name))
         })

@@ -6,12 +6,11 @@ use std::time::Duration;
 use http::Method;
 
 use super::mistakes::{Wrong, nearest};
-use super::params::Declaration;
-use super::plan::{Account, ForwardHeaders, Methods, Pages, Route, Upstream};
+use super::plan::{Account, ForwardHeaders, Methods, Route, Upstream};
 use super::reader::{Item, Table};
 use super::upstreams::header_names;
-use super::{params, reuse, values};
-use crate::rules::params::{Kind, Unknown};
+use super::{pages, params, reuse, values};
+use crate::rules::params::Unknown;
 use crate::rules::routes::Path;
 
 /// All routes, in written order.
@@ -21,21 +20,17 @@ pub(super) fn read(root: &mut Table<'_>, upstreams: &[Upstream], accounts: &[Acc
         item.items(expected)?.into_iter().map(|item| item.table(expected)).collect::<Result<Vec<_>, _>>()
     });
     let notes = root.notes;
-    let mut kept = Kept::default();
+    // Keys that this version keeps without acting on them.
+    let mut kept = Vec::new();
     let mut routes: Vec<Route> = Vec::new();
     for table in tables.unwrap_or_default() {
         let route = read_one(table, upstreams, accounts, &routes, &mut kept);
         routes.push(route);
     }
-    for (name, stated) in [
-        ("cache.tags", kept.tags),
-        ("pages.block", kept.block),
-        ("pages.id", kept.id),
-        ("pages.settled_ttl", kept.settled),
-    ] {
-        if stated {
-            notes.warn(format!("routes: `{name}` is kept but not acted on yet"));
-        }
+    kept.sort_unstable();
+    kept.dedup();
+    for name in kept {
+        notes.warn(format!("routes: `{name}` is kept but not acted on yet"));
     }
     if routes.len() > usize::from(u16::MAX) {
         notes.tell(&(0..0), "routes", Wrong::new("are too many", "at most 65,535"));
@@ -48,21 +43,12 @@ pub(super) fn read(root: &mut Table<'_>, upstreams: &[Upstream], accounts: &[Acc
     routes
 }
 
-/// Which keys were stated that this version keeps without acting on them.
-#[derive(Debug, Default)]
-struct Kept {
-    tags: bool,
-    block: bool,
-    id: bool,
-    settled: bool,
-}
-
 fn read_one(
     mut table: Table<'_>,
     upstreams: &[Upstream],
     accounts: &[Account],
     before: &[Route],
-    kept: &mut Kept,
+    kept: &mut Vec<String>,
 ) -> Route {
     let name = table.must("name", "a name that no other route has", |item| route_name(item, before));
     if let Some(name) = &name {
@@ -76,7 +62,7 @@ fn read_one(
     let account_item = table.item("account");
     let account = upstream
         .and_then(|upstream| find_account(account_item.as_ref(), upstream, upstreams, accounts, &table));
-    let pages = table.maybe_table("pages").map(page_names);
+    let pages = table.maybe_table("pages").map(pages::read);
     let windows: Vec<_> = pages.iter().flat_map(|pages| [&pages.page, &pages.size]).flatten().collect();
     let windows: Vec<_> = windows.iter().filter_map(|item| item.text("").ok()).collect();
     let words = [("drop", Unknown::Drop), ("pass", Unknown::Pass)];
@@ -98,8 +84,9 @@ fn read_one(
     }
     let cache = table.table("cache");
     let (cache, tags) = reuse::read(cache, declared.as_ref());
-    let pages = pages.and_then(|pages| pages.resolve(declared.as_ref(), kept));
-    kept.tags |= !tags.is_empty();
+    kept.extend(pages.iter().flat_map(|pages| &pages.kept).map(|key| format!("pages.{key}")));
+    kept.extend((!tags.is_empty()).then(|| "cache.tags".to_owned()));
+    let pages = pages.and_then(|pages| pages.resolve(declared.as_ref()));
     let longest =
         upstream.and_then(|place| upstreams.get(place)).map_or(Duration::ZERO, |upstream| upstream.timeout)
             + credentials.map_or(Duration::ZERO, |account| account.max_wait);
@@ -249,66 +236,4 @@ fn forward_headers(item: &Item<'_>, account: Option<&Account>) -> Result<Forward
         Ok(name)
     })?;
     Ok(ForwardHeaders::List(names))
-}
-
-/// `[routes.pages]` before the parameters are known.
-struct PageNames<'a> {
-    page: Option<Item<'a>>,
-    size: Option<Item<'a>>,
-    block: Option<u32>,
-    id: Option<String>,
-    settled_ttl: Option<Duration>,
-}
-
-fn page_names(mut table: Table<'_>) -> PageNames<'_> {
-    let names = PageNames {
-        page: table.item("page"),
-        size: table.item("size"),
-        block: table.take("block", values::count(1..=100_000)),
-        id: table.take("id", |item| values::pointer(item.text("a JSON pointer such as \"/message_id\"")?)),
-        settled_ttl: table.take("settled_ttl", values::duration),
-    };
-    for (key, item) in [("page", &names.page), ("size", &names.size)] {
-        if item.is_none() {
-            table.missing(key, &format!("the name of the parameter that says the {key}"));
-        }
-    }
-    table.finish();
-    names
-}
-
-impl PageNames<'_> {
-    fn resolve(self, declaration: Option<&Declaration>, kept: &mut Kept) -> Option<Pages> {
-        kept.block |= self.block.is_some();
-        kept.id |= self.id.is_some();
-        kept.settled |= self.settled_ttl.is_some();
-        let page = self.page.and_then(|item| item.read(|item| window(item, declaration)));
-        let size = self.size.and_then(|item| {
-            let size = item.read(|item| window(item, declaration))?;
-            if page == Some(size) {
-                item.tell(Wrong::new("is the parameter that says the page", "another one"));
-            }
-            Some(size)
-        });
-        let block = self.block.unwrap_or(100);
-        Some(Pages { page: page?, size: size?, block, id: self.id, settled_ttl: self.settled_ttl })
-    }
-}
-
-/// The place of an integer parameter with a default: it is always sent, so it always needs a value.
-fn window(item: &Item<'_>, declaration: Option<&Declaration>) -> Result<usize, Wrong> {
-    let name = params::declared(item, declaration)?;
-    let params = declaration.map(|declaration| &declaration.params);
-    let place = params.and_then(|params| params.names().position(|declared| declared == name));
-    let param = place.and_then(|place| params?.param(place));
-    match (place, param) {
-        (Some(place), Some(param)) if matches!(param.kind, Kind::Integer { .. }) => {
-            if param.default.is_none() {
-                let what = format!("parameter `{name}` has no default and is always sent");
-                return Err(Wrong::new(what, "default = … in its declaration"));
-            }
-            Ok(place)
-        }
-        _ => Err(Wrong::new(format!("parameter `{name}` is no integer"), "a parameter of type integer")),
-    }
 }

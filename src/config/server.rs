@@ -44,6 +44,10 @@ pub(super) fn server(mut table: Table<'_>, has_clients: bool, environment: &dyn 
         max_headers: table.or("max_headers", 100, values::count(1..=10_000)),
         max_target_bytes: table.or("max_target_bytes", 8 * KIB, values::size(64..=max_head_bytes)),
         hosts: table.take("hosts", hosts),
+        public_url: table.take("public_url", |item| {
+            let base = values::url(item)?;
+            Ok(format!("{}://{}{}", base.scheme, base.authority, base.path))
+        }),
         trusted_proxies: table.or("trusted_proxies", Vec::new(), networks),
         max_body_bytes: table.or("max_body_bytes", 8 * MIB, values::size(0..=GIB)),
         max_connections: table.or("max_connections", 16_384, values::count(1..=1_000_000)),

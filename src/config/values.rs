@@ -13,6 +13,7 @@ use http::{Method, StatusCode, Uri};
 use super::mistakes::{Wrong, nearest};
 use super::plan::RateLimit;
 use super::reader::Item;
+use crate::rules::slices::Pointer;
 use crate::rules::window::WindowRule;
 
 const DURATION: &str = "a duration with its unit, such as \"30s\", \"250ms\", \"2m\", \"1h\" or \"1d\"";
@@ -227,13 +228,10 @@ pub(super) fn status(text: &str) -> Result<StatusCode, Wrong> {
     Err(Wrong::new(format!("{text} speaks of one moment or one requester and is never kept"), expected))
 }
 
-/// A JSON pointer (RFC 6901).
-pub(super) fn pointer(text: &str) -> Result<String, Wrong> {
-    let escapes = text.split('~').skip(1).all(|after| after.starts_with(['0', '1']));
-    if text.starts_with('/') && escapes {
-        return Ok(text.into());
-    }
-    Err(Wrong::new(format!("{} is no JSON pointer", quoted(text)), "a JSON pointer such as \"/message_id\""))
+/// A JSON pointer (RFC 6901), such as `example`.
+pub(super) fn pointer(text: &str, example: &str) -> Result<Pointer, Wrong> {
+    let expected = || format!("a JSON pointer such as \"{example}\"");
+    Pointer::parse(text).ok_or_else(|| Wrong::new(format!("{} is no JSON pointer", quoted(text)), expected()))
 }
 
 /// `{ requests, per, burst }`

@@ -1,8 +1,7 @@
-//! A message's body: nothing, bytes that are all here, or bytes that still arrive.
+//! A message's body: nothing, bytes that are all here, in one piece or several, or bytes that still arrive.
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -16,8 +15,8 @@ pub enum Body {
     Empty,
     /// Bytes that are all here; shared, never copied.
     Full(Bytes),
-    /// Several runs of such bytes, one after the other; the count says how many are sent.
-    Pieces(Arc<[Bytes]>, usize),
+    /// Bytes that are all here in several pieces, sent one after the other: shared, never copied together.
+    Pieces(Box<Pieces>),
     /// Bytes that still arrive.
     Stream(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>),
 }
@@ -62,9 +61,28 @@ impl Body {
         match self {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
-            Self::Pieces(pieces, sent) => rest(pieces, *sent).iter().all(Bytes::is_empty),
+            Self::Pieces(pieces) => pieces.left == 0,
             Self::Stream(stream) => stream.is_end_stream(),
         }
+    }
+}
+
+/// Pieces of a body that are left to send.
+pub struct Pieces {
+    /// None of them empty.
+    rest: std::vec::IntoIter<Bytes>,
+    /// Their bytes.
+    left: u64,
+}
+
+impl From<Vec<Bytes>> for Body {
+    fn from(mut pieces: Vec<Bytes>) -> Self {
+        pieces.retain(|piece| !piece.is_empty());
+        if let [_] = pieces[..] {
+            return Self::Full(pieces.pop().unwrap_or_default());
+        }
+        let left = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Self::Pieces(Box::new(Pieces { rest: pieces.into_iter(), left }))
     }
 }
 
@@ -79,7 +97,7 @@ impl fmt::Debug for Body {
         match self {
             Self::Empty => f.write_str("Empty"),
             Self::Full(bytes) => write!(f, "Full({} bytes)", bytes.len()),
-            Self::Pieces(pieces, _) => write!(f, "Pieces({})", pieces.len()),
+            Self::Pieces(pieces) => write!(f, "Pieces({} bytes)", pieces.left),
             Self::Stream(_) => f.write_str("Stream"),
         }
     }
@@ -101,11 +119,10 @@ impl HttpBody for Body {
                 *body = Self::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Self::Pieces(pieces, sent) => {
-                let next = rest(pieces, *sent).iter().find(|piece| !piece.is_empty()).cloned();
-                let skipped = rest(pieces, *sent).iter().take_while(|piece| piece.is_empty()).count();
-                *sent = sent.saturating_add(skipped + 1);
-                Poll::Ready(next.map(|piece| Ok(Frame::data(piece))))
+            Self::Pieces(pieces) => {
+                let piece = pieces.rest.next();
+                pieces.left -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
+                Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
             }
             Self::Stream(stream) => stream.as_mut().poll_frame(cx),
         }
@@ -119,17 +136,10 @@ impl HttpBody for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Pieces(pieces, sent) => {
-                SizeHint::with_exact(rest(pieces, *sent).iter().map(|piece| piece.len() as u64).sum())
-            }
+            Self::Pieces(pieces) => SizeHint::with_exact(pieces.left),
             Self::Stream(stream) => stream.size_hint(),
         }
     }
-}
-
-/// The pieces that are not sent yet.
-fn rest(pieces: &[Bytes], sent: usize) -> &[Bytes] {
-    pieces.get(sent..).unwrap_or_default()
 }
 
 /// A body whose beginning was read ahead: the beginning again, then the rest.
@@ -164,5 +174,34 @@ impl HttpBody for Resumed {
             hint.set_upper(upper + self.head.len() as u64);
         }
         hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_sent_in_order_and_their_length_is_known() {
+        let pieces = |list: &[&'static str]| -> Body {
+            list.iter().map(|piece| Bytes::from_static(piece.as_bytes())).collect::<Vec<_>>().into()
+        };
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for (list, bytes) in [(&["[", "", "1,2", "]"][..], "[1,2]"), (&["", "all"], "all"), (&[], "")] {
+            let (mut body, mut sent) = (pieces(list), Vec::new());
+            assert_eq!(body.size_hint().exact(), Some(bytes.len() as u64));
+            while !body.is_end_stream() {
+                let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut cx) else {
+                    panic!("waits")
+                };
+                let piece = frame.into_data().expect("is data");
+                assert!(!piece.is_empty());
+                sent.extend_from_slice(&piece);
+                assert_eq!(body.size_hint().exact(), Some((bytes.len() - sent.len()) as u64));
+            }
+            assert_eq!(sent, bytes.as_bytes());
+            assert!(matches!(Pin::new(&mut body).poll_frame(&mut cx), Poll::Ready(None)));
+        }
+        assert!(matches!(pieces(&["a", ""]), Body::Full(_)));
     }
 }

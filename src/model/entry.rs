@@ -79,6 +79,8 @@ pub struct Entry {
     refreshing_until: AtomicU64,
     /// The last refresh failed, and until this moment another is not worth a call.
     failing_until: AtomicU64,
+    /// Since when it is not fresh by an operator's word, whatever its lifetime; zero: it is.
+    expired_at: AtomicU64,
     /// Why it failed, as a place in [`Stale::ALL`].
     failing_for: AtomicU8,
 }
@@ -105,6 +107,7 @@ impl Entry {
             groups: Box::default(),
             refreshing_until: AtomicU64::new(0),
             failing_until: AtomicU64::new(0),
+            expired_at: AtomicU64::new(0),
             failing_for: AtomicU8::new(0),
         }
     }
@@ -143,6 +146,19 @@ impl Entry {
     pub fn with_groups(mut self, groups: Box<[Bytes]>) -> Self {
         self.groups = groups;
         self
+    }
+
+    /// Ends its freshness at `now`: it may still be given stale, and asked about.
+    pub fn expire(&self, now: Moment) {
+        // What was ended before stays ended since then.
+        let _ =
+            self.expired_at.compare_exchange(0, now.as_nanos().max(1), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// How old it was when its freshness was ended, if it was.
+    pub fn expired_age(&self) -> Option<Duration> {
+        let at = self.expired_at.load(Ordering::Relaxed);
+        (at > 0).then(|| self.age(Moment::from_nanos(at)))
     }
 
     /// Claims its refresh until `until`; `false` if somebody else has it.

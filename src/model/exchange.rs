@@ -22,6 +22,7 @@ use super::interim::Interim;
 use super::key::Key;
 use super::moment::Moment;
 use super::secret::Secret;
+use super::sent::Sent;
 
 /// A declared client, by its place in the plan; 0 is `anonymous`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -242,6 +243,8 @@ pub struct Call {
     pub validates: Option<Arc<Entry>>,
     /// Where its interim responses go.
     pub interim: Option<Interim>,
+    /// Whether it was sent: marked by whoever grants it.
+    pub sent: Sent,
     /// Why it is forwarded.
     pub why: Why,
 }
@@ -352,7 +355,8 @@ impl From<Fetch> for Call {
         let Fetch {
             client, route, method, question, headers, body, deadline, validates, interim, why, ..
         } = fetch;
-        Self { client, route, method, question, headers, body, deadline, keep, validates, interim, why }
+        let sent = Sent::default();
+        Self { client, route, method, question, headers, body, deadline, keep, validates, interim, sent, why }
     }
 }
 

@@ -29,6 +29,12 @@ impl Key {
         Self(Arc::new(Parts { hash, bytes: bytes.into_boxed_slice() }))
     }
 
+    /// The key of one variant: this one with further `parts`, of which every key of an ask has the same number.
+    #[must_use]
+    pub fn with_parts<'a>(&'a self, parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        Self::from_parts(std::iter::once(&*self.0.bytes).chain(parts))
+    }
+
     /// A name for the key that people can compare, and that does not show what was asked for: the first 16 bytes
     /// of its SHA-256, in hex.
     pub fn digest(&self) -> String {

@@ -12,6 +12,7 @@ pub mod interim;
 pub mod key;
 pub mod moment;
 pub mod secret;
+pub mod sent;
 pub mod short;
 
 pub use body::{Body, BodyError};
@@ -22,4 +23,5 @@ pub use interim::Interim;
 pub use key::Key;
 pub use moment::Moment;
 pub use secret::Secret;
+pub use sent::Sent;
 pub use short::Short;

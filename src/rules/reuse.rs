@@ -247,6 +247,8 @@ pub fn decide(policy: &Policy, entry: &Entry, asked: &Directives, honoured: bool
     let facts = &entry.facts;
     let ttl = policy.ttl_of(entry.status).filter(|_| may_extend(entry.status));
     let lifetime = lifetime_of(policy, entry.status, facts, ttl);
+    // What an operator ended is over since then.
+    let lifetime = entry.expired_age().map_or(lifetime, |ended| lifetime.min(ended));
     let over = age.saturating_sub(lifetime);
     if is_refused(policy, facts) {
         return Verdict::Fetch { over, if_error: Duration::ZERO, if_unreachable: Duration::ZERO };

@@ -59,6 +59,16 @@ pub fn selects<'a>(entry: &Entry, sent: impl Fn(&HeaderName) -> Option<Cow<'a, [
     })
 }
 
+/// The values by which requests for one resource part ways, if its answers vary as `entry` does: equal for requests
+/// that select the same. The field is absent in a request where there is no value.
+pub fn course<'a>(
+    entry: &Entry,
+    sent: impl Fn(&HeaderName) -> Option<Cow<'a, [u8]>>,
+) -> Vec<Option<Vec<u8>>> {
+    let value = |name: &HeaderName| sent(name).map(|value| normal(name, &value).into_owned());
+    entry.selectors.iter().map(|(name, _)| value(name)).collect()
+}
+
 /// "normalizing both header field values in a way that is known to have identical semantics, according to the header
 /// field's specification (e.g., reordering field values when order is not significant; case-normalization, where values
 /// are defined to be case-insensitive)" (§4.1).

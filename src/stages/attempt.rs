@@ -170,6 +170,7 @@ fn spare(call: &Call) -> Option<Call> {
         keep: call.keep,
         validates: call.validates.clone(),
         interim: call.interim.clone(),
+        sent: call.sent.clone(),
         why: call.why,
     })
 }

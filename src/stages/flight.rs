@@ -1,32 +1,28 @@
 //! flight: `Fetch → Call`. One upstream call per key, however many wait: the call is a task of its own, so that
 //! clients come and go without harming it, and every failure is told to each of them once.
 
-use std::collections::HashMap;
-use std::collections::hash_map;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HeaderMap;
-use prometheus::IntGauge;
+use http::header::{HeaderMap, HeaderName};
 use tokio::sync::{oneshot, watch};
 use tower_layer::Layer;
 
 use super::Stage;
 use crate::model::cache_status::{CacheStatus, Why};
 use crate::model::entry::Entry;
-use crate::model::exchange::{Answer, Call, ClientId, Content, Fetch, Sharing, Timing};
+use crate::model::exchange::{Answer, Call, Content, Fetch, Sharing, Timing};
 use crate::model::fault::Called;
-use crate::model::key::{BuildKeyHasher, Key};
-use crate::model::{Fault, FaultKind, Interim, Moment};
+use crate::model::{Fault, FaultKind, Interim, Key, Moment, Sent};
 use crate::rules::vary;
 use crate::state::clock::Clock;
+use crate::state::flights::{Flights, Landing, Seat, Underway, Waits};
 use crate::state::relay::Relay;
 use crate::state::store::{Found, Store};
 use crate::state::tasks::Tasks;
 
-/// How often a client joins another flight because the one it waited for gave up sooner than the client would have.
+/// How often a client joins another flight because the one it waited for was not for it after all.
 const MOST_FLIGHTS: usize = 3;
 
 /// The layer.
@@ -49,7 +45,6 @@ pub struct FlightLayer {
 /// The stage.
 pub struct Flight<S> {
     given: FlightLayer,
-    aloft: Arc<Aloft>,
     /// Which way of requests this is: clients of different ways cannot be told apart by their places.
     way: usize,
     /// Shared with the flights.
@@ -66,70 +61,16 @@ impl<S> Layer<S> for FlightLayer {
     type Service = Flight<S>;
 
     fn layer(&self, inner: S) -> Flight<S> {
-        let aloft = self.aloft.0.clone();
-        let way = aloft.ways.fetch_add(1, Ordering::Relaxed);
-        Flight { given: self.clone(), aloft, way, inner: Arc::new(inner) }
+        Flight { given: self.clone(), way: self.aloft.next_way(), inner: Arc::new(inner) }
     }
-}
-
-/// Every flight under way. Clones share them; a reload keeps them, so that what was asked before it is not asked twice.
-#[derive(Debug, Clone)]
-pub struct Flights(Arc<Aloft>);
-
-impl Flights {
-    /// None yet; how many there are shows on `active`.
-    pub fn new(active: IntGauge) -> Self {
-        let aloft = Aloft {
-            flights: Mutex::default(),
-            waiting: AtomicUsize::new(0),
-            ways: AtomicUsize::new(0),
-            active,
-        };
-        Self(Arc::new(aloft))
-    }
-}
-
-#[derive(Debug)]
-struct Aloft {
-    flights: Mutex<HashMap<Key, Waiting, BuildKeyHasher>>,
-    /// How many clients wait in all.
-    waiting: AtomicUsize,
-    /// How many ways of requests there have been.
-    ways: AtomicUsize,
-    active: IntGauge,
-}
-
-/// How to wait for a flight.
-#[derive(Debug, Clone)]
-struct Waiting {
-    landing: watch::Receiver<Option<Landing>>,
-    /// Until when its call waits for a grant.
-    deadline: Moment,
-    /// Whose call it is, and by which way it came.
-    client: (usize, ClientId),
-    /// Counts who waits.
-    aboard: Arc<()>,
-    /// Tells them what is said before the answer.
-    relay: Arc<Relay>,
-}
-
-/// How a flight ended.
-#[derive(Debug, Clone)]
-enum Landing {
-    /// With an answer for everyone whose fields select it.
-    Shared(Arc<Entry>, Duration, CacheStatus, Timing),
-    /// With an answer that is nobody else's: the others go on their own, all at once.
-    Unshared,
-    /// With a failure.
-    Failed(Fault),
 }
 
 /// What a client does about its key.
 enum Joined {
     /// Waits for somebody else's flight.
-    Passenger(Waiting),
+    Passenger(Seat),
     /// Waits for its own, which may also bring what cannot be shared.
-    Pilot(Waiting, oneshot::Receiver<Answer>),
+    Pilot(Seat, oneshot::Receiver<Answer>),
     /// Somebody landed between the look at the store and the look at the flights.
     Landed(Arc<Entry>),
 }
@@ -146,36 +87,42 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
         };
         let began = self.given.clock.now();
         for _ in 0..MOST_FLIGHTS {
-            let (mut waiting, own) = match self.join(&fetch, held)? {
-                Joined::Landed(entry) => return Ok(self.collapsed(entry, began, fetch.why)),
-                Joined::Pilot(waiting, own) => (waiting, Some(own)),
-                Joined::Passenger(waiting) => (waiting, None),
+            let joined = self.given.clock.now();
+            let (mut seat, own) = match self.join(&fetch, held)? {
+                Joined::Landed(entry) => {
+                    let status = entry.status.as_u16();
+                    return Ok(self.collapsed(entry, began, (fetch.why, status, true)));
+                }
+                Joined::Pilot(seat, own) => (seat, Some(own)),
+                Joined::Passenger(seat) => (seat, None),
             };
-            let passenger = own.is_none();
-            // Cloned at once: what is lent holds a lock.
-            let landed =
-                async { waiting.landing.wait_for(Option::is_some).await.map(|landing| landing.clone()) };
-            let landing = match self.in_time(fetch.deadline, landed).await {
-                None => return Err(out_of_patience(fetch.hurried)),
-                // The flight's task ended without landing: a panic, counted where it happened.
-                Some(Err(_)) => return Err(FaultKind::Internal.into()),
-                Some(Ok(landing)) => landing,
+            let Some(landing) = self.in_time(fetch.deadline, seat.landed()).await else {
+                return Err(out_of_patience(fetch.hurried));
             };
-            match landing {
-                Some(Landing::Shared(entry, age, cache, timing)) if selects(&entry, &fetch.headers) => {
-                    if passenger {
-                        return Ok(self.collapsed(entry, began, fetch.why));
-                    }
+            match (landing, own) {
+                (Landing::Shared(entry, age, cache, timing), Some(_)) => {
                     return Ok(Answer { content: Content::Held(entry, age), cache, timing });
                 }
+                // Another variant, or erased before this client came: the next flight is for those who want what it wants.
+                (Landing::Shared(entry, _, cache, _), None) => {
+                    let erased =
+                        self.given.store.erased(&fetch.question.key, &entry.groups, seat.flight.began);
+                    if selects(&entry, &fetch.headers) && erased.is_none_or(|at| at > joined) {
+                        let (status, stored) = match cache {
+                            CacheStatus::Forwarded { status, stored, .. } => (status, stored),
+                            _ => (entry.status.as_u16(), false),
+                        };
+                        return Ok(self.collapsed(entry, began, (fetch.why, status, stored)));
+                    }
+                }
                 // A call that says something of its own client alone: its patience, or its empty budget.
-                Some(Landing::Failed(fault))
-                    if passenger && self.is_about_the_pilot(&fault, &waiting, &fetch) => {}
-                Some(Landing::Failed(fault)) => return Err(fault),
-                Some(Landing::Shared(..) | Landing::Unshared) | None => match own {
-                    Some(own) => return own.await.map_err(|_| FaultKind::Internal.into()),
-                    None => break,
-                },
+                (Landing::Failed(fault), None) if self.is_about_the_pilot(&fault, &seat.flight, &fetch) => {}
+                (Landing::Failed(fault), _) => return Err(fault),
+                (Landing::Stored | Landing::Unshared, Some(own)) => {
+                    return own.await.map_err(|_| FaultKind::Internal.into());
+                }
+                (Landing::Stored, None) => {}
+                (Landing::Unshared, None) => break,
             }
         }
         let (deadline, hurried) = (fetch.deadline, fetch.hurried);
@@ -188,57 +135,48 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
 
 impl<S: Stage<Call> + 'static> Flight<S> {
     fn count(&self) -> Result<Waits<'_>, Fault> {
-        let before = self.aloft.waiting.fetch_add(1, Ordering::Relaxed);
-        let waits = Waits(&self.aloft.waiting);
+        let (waits, before) = self.given.aloft.wait();
         if before < self.given.max_waiters { Ok(waits) } else { Err(overloaded()) }
     }
 
     fn join(&self, fetch: &Fetch, held: Option<Moment>) -> Result<Joined, Fault> {
         let key = &fetch.question.key;
-        let mut flights = self.aloft.flights();
-        let vacant = match flights.entry(key.clone()) {
-            // The table holds one of the counted references itself.
-            hash_map::Entry::Occupied(waiting)
-                if Arc::strong_count(&waiting.get().aboard) > self.given.max_waiters_per_key =>
-            {
+        let sent = |name: &HeaderName| vary::combined(&fetch.headers, name);
+        let course = self.given.store.variant(key, sent);
+        let mut table = self.given.aloft.table();
+        // One that began before its key was erased is for those who wait for it already.
+        let aloft =
+            table.get(&course).filter(|flight| self.given.store.erased(key, &[], flight.began).is_none());
+        if let Some(flight) = aloft {
+            if flight.land.receiver_count() >= self.given.max_waiters_per_key {
                 return Err(overloaded());
             }
-            hash_map::Entry::Occupied(waiting) => {
-                board(&waiting.get().relay, fetch);
-                return Ok(Joined::Passenger(waiting.get().clone()));
-            }
-            hash_map::Entry::Vacant(vacant) => vacant,
-        };
+            board(&flight.relay, fetch);
+            return Ok(Joined::Passenger(Seat::aboard(flight)));
+        }
         // A flight stores before it leaves the table, so whoever finds the table empty may find its answer here.
-        if let Found::Entry(entry) = self.given.store.find(key, |name| vary::combined(&fetch.headers, name))
+        if let Found::Entry(entry) = self.given.store.find(key, sent)
             && held.is_none_or(|held| entry.arrived > held)
         {
             return Ok(Joined::Landed(entry));
         }
-        let (land, landing) = watch::channel(None);
-        let (give, own) = oneshot::channel();
-        let relay = Arc::<Relay>::default();
-        board(&relay, fetch);
-        let waiting = Waiting {
-            landing,
+        let flight = Arc::new(Underway {
+            land: watch::Sender::new(None),
+            began: self.given.clock.now(),
             deadline: fetch.deadline,
             client: (self.way, fetch.client),
-            aboard: Arc::default(),
-            relay: relay.clone(),
-        };
-        vacant.insert(waiting.clone());
-        drop(flights);
-        self.take_off(fetch, relay, land, give);
-        Ok(Joined::Pilot(waiting, own))
+            relay: Arc::default(),
+            sent: Sent::default(),
+        });
+        board(&flight.relay, fetch);
+        table.insert(course.clone(), flight.clone());
+        let seat = Seat::aboard(&flight);
+        drop(table);
+        Ok(Joined::Pilot(seat, self.take_off(fetch, course, flight)))
     }
 
-    fn take_off(
-        &self,
-        fetch: &Fetch,
-        relay: Arc<Relay>,
-        land: watch::Sender<Option<Landing>>,
-        give: oneshot::Sender<Answer>,
-    ) {
+    /// Begins a flight; what it brings that cannot be shared comes by the receiver.
+    fn take_off(&self, fetch: &Fetch, course: Key, flight: Arc<Underway>) -> oneshot::Receiver<Answer> {
         let call = Call {
             client: fetch.client,
             route: fetch.route,
@@ -249,89 +187,62 @@ impl<S: Stage<Call> + 'static> Flight<S> {
             deadline: fetch.deadline,
             keep: true,
             validates: fetch.validates.clone(),
-            interim: Some(Interim::to(relay)),
+            interim: Some(Interim::to(flight.relay.clone())),
+            sent: flight.sent.clone(),
             why: fetch.why,
         };
-        self.aloft.active.inc();
-        let entered = Entered { aloft: self.aloft.clone(), key: fetch.question.key.clone() };
+        let place = self.given.aloft.place(course, flight);
         let inner = self.inner.clone();
         let (store, key) = (self.given.store.clone(), fetch.question.key.clone());
+        let (give, own) = oneshot::channel();
         self.given.tasks.spawn(async move {
-            let result = Box::pin(inner.call(call)).await;
+            let result = tokio::select! {
+                result = Box::pin(inner.call(call)) => result,
+                () = place.deserted() => return,
+            };
             let landing = match result {
                 Err(fault) => Landing::Failed(fault),
                 Ok(Answer { content: Content::Held(entry, age), cache, timing }) => {
                     Landing::Shared(entry, age, cache, timing)
                 }
                 Ok(answer) => {
-                    if !matches!(answer.cache, CacheStatus::Forwarded { stored: true, .. }) {
+                    let stored = matches!(answer.cache, CacheStatus::Forwarded { stored: true, .. });
+                    if !stored {
                         store.remember_unshared(&key);
                     }
                     // If its client has left, the answer is dropped here, and its connection with it.
                     let _ = give.send(answer);
-                    Landing::Unshared
+                    if stored { Landing::Stored } else { Landing::Unshared }
                 }
             };
-            // Out of the table first: whoever comes now looks at the store, or begins anew.
-            drop(entered);
-            let _ = land.send(Some(landing));
+            place.land(landing);
         });
+        own
     }
 
-    /// The answer for a client that waited for somebody else's call.
-    fn collapsed(&self, entry: Arc<Entry>, began: Moment, why: Why) -> Answer {
+    /// The answer for a client that waited for somebody else's call, which was answered with this status and stored or not.
+    fn collapsed(&self, entry: Arc<Entry>, began: Moment, (why, status, stored): (Why, u16, bool)) -> Answer {
         let now = self.given.clock.now();
         let age = entry.age(now);
-        let cache =
-            CacheStatus::Forwarded { why, status: entry.status.as_u16(), stored: false, collapsed: true };
         Answer {
             content: Content::Held(entry, age),
-            cache,
+            cache: CacheStatus::Forwarded { why, status, stored, collapsed: true },
             timing: Timing { wait: now.since(began), upstream: None },
         }
     }
 
     /// Whether a failure speaks of the client whose call it was and not of this one: its patience was shorter, or its budget
     /// is spent.
-    fn is_about_the_pilot(&self, fault: &Fault, waiting: &Waiting, fetch: &Fetch) -> bool {
+    fn is_about_the_pilot(&self, fault: &Fault, flight: &Underway, fetch: &Fetch) -> bool {
         match fault.kind {
-            FaultKind::QuotaExceeded => waiting.deadline < fetch.deadline,
-            FaultKind::BudgetSpent => waiting.client != (self.way, fetch.client),
+            FaultKind::QuotaExceeded => flight.deadline < fetch.deadline,
+            FaultKind::BudgetSpent => flight.client != (self.way, fetch.client),
             _ => false,
         }
     }
 
     async fn in_time<T>(&self, deadline: Moment, future: impl Future<Output = T>) -> Option<T> {
         tokio::time::timeout(deadline.since(self.given.clock.now()), future).await.ok()
-    }
-}
-
-/// A flight's place in the table; given up when the flight ends, however it ends.
-struct Entered {
-    aloft: Arc<Aloft>,
-    key: Key,
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.aloft.flights().remove(&self.key);
-        self.aloft.active.dec();
-    }
-}
-
-impl Aloft {
-    // A panic elsewhere must not end all flights: the table is consistent after every statement.
-    fn flights(&self) -> MutexGuard<'_, HashMap<Key, Waiting, BuildKeyHasher>> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Counts a client for as long as it waits.
-struct Waits<'a>(&'a AtomicUsize);
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -289,10 +289,10 @@ impl<S> Keep<S> {
             let parts = self.given.store.parts(key);
             let made = parts.iter().filter(|held| held.selectors == entry.selectors);
             for larger in made.filter_map(|held| ranges::combined(held, entry)) {
-                self.given.store.insert(key, &Arc::new(larger), asked.began);
+                self.given.store.insert(key, &Arc::new(larger), &asked.sent, asked.began);
             }
         }
-        self.given.store.insert(key, entry, asked.began)
+        self.given.store.insert(key, entry, &asked.sent, asked.began)
     }
 
     fn invalidate(&self, asked: &Asked, answer: &Answer) {

@@ -128,6 +128,7 @@ impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
         let waited = self.given.clock.now().since(began);
         // After the grant: what is not sent is not counted. An unused grant gives its place back.
         let mut counted = Counted::spend(budget.map(Arc::as_ref)).map_err(over_budget)?;
+        call.sent.mark();
         let mut begun = Begun(Some(&purse.meters));
         let mut result = self.inner.call(Granted { call, grant }).await;
         begun.0 = None;

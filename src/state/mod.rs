@@ -2,6 +2,7 @@
 //! an await.
 
 pub mod clock;
+pub mod flights;
 pub mod limits;
 pub mod metrics;
 pub mod quota;

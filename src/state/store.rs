@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HeaderName;
+use http::header::{HeaderMap, HeaderName};
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 
@@ -83,11 +83,23 @@ impl Store {
     pub fn find<'a>(&self, key: &Key, sent: impl Fn(&HeaderName) -> Option<Cow<'a, [u8]>>) -> Found {
         match self.cache.get(key) {
             None => Found::Nothing,
-            Some(variants) => variants
-                .iter()
-                .find(|entry| entry.part.is_none() && vary::selects(entry, &sent))
+            Some(variants) => selected(&variants, sent)
                 .map_or_else(|| nothing(&variants), |entry| Found::Entry(entry.clone())),
         }
+    }
+
+    /// Where requests for `key` part ways that send upstream what `sent` says of a field, as far as is known: by the
+    /// fields that the newest answer's `Vary` names.
+    pub fn variant<'a>(&self, key: &Key, sent: impl Fn(&HeaderName) -> Option<Cow<'a, [u8]>>) -> Key {
+        let variants = self.cache.get(key);
+        let varying = variants.iter().flat_map(|held| held.iter()).find(|entry| !entry.selectors.is_empty());
+        let Some(varying) = varying else { return key.clone() };
+        let values = vary::course(varying, sent);
+        // A field that is absent differs from one that is empty.
+        key.with_parts(values.iter().flat_map(|value| match value {
+            Some(value) => [&b"="[..], value],
+            None => [&b""[..], b""],
+        }))
     }
 
     /// Looks for a part that answers a request for `range`, all else being as in [`Store::find`].
@@ -111,17 +123,25 @@ impl Store {
 
     /// Keeps `entry` under `key`, in place of the variant it replaces, unless that was erased after the call that
     /// brought it had begun. Whether it is kept.
-    pub fn insert(&self, key: &Key, entry: &Arc<Entry>, began: Moment) -> bool {
-        if self.is_erased(key, entry, began) {
+    ///
+    /// It replaces what its own request, which `sent` these fields, would have selected.
+    pub fn insert(&self, key: &Key, entry: &Arc<Entry>, sent: &HeaderMap, began: Moment) -> bool {
+        let is_erased = || self.erased(key, &entry.groups, began).is_some();
+        if is_erased() {
             return false;
         }
         self.unshared.invalidate(key);
         self.cache.entry(key.clone()).and_upsert_with(|held| {
             let held = held.map(moka::Entry::into_value);
             let others = held.iter().flat_map(|variants| variants.iter());
-            let others = others.filter(|held| !replaces(entry, held)).take(MOST_VARIANTS - 1);
+            let others = others.filter(|held| !replaces(entry, held, sent)).take(MOST_VARIANTS - 1);
             std::iter::once(entry.clone()).chain(others.cloned()).collect()
         });
+        // Whoever erased it between the look and the insertion may have looked before it stood there.
+        if is_erased() {
+            self.retain(key, |held| !Arc::ptr_eq(held, entry));
+            return false;
+        }
         true
     }
 
@@ -129,10 +149,30 @@ impl Store {
     pub fn remove(&self, key: &Key, now: Moment) -> usize {
         self.erased.insert(key.clone(), now);
         self.unshared.invalidate(key);
-        match self.cache.entry(key.clone()).and_compute_with(|_| Op::Remove) {
-            moka::ops::compute::CompResult::Removed(held) => held.value().len(),
-            _ => 0,
-        }
+        self.retain(key, |_| false)
+    }
+
+    /// Ends the freshness of everything kept under `key`, at `now`; how many entries that were.
+    pub fn expire(&self, key: &Key, now: Moment) -> usize {
+        self.erased.insert(key.clone(), now);
+        let held = self.cache.get(key);
+        held.iter().flat_map(|variants| variants.iter()).map(|entry| entry.expire(now)).count()
+    }
+
+    /// Forgets what under `key` is not to be kept; how many entries that were.
+    fn retain(&self, key: &Key, keep: impl Fn(&Arc<Entry>) -> bool) -> usize {
+        let mut gone = 0;
+        self.cache.entry(key.clone()).and_compute_with(|held| {
+            let Some(held) = held.map(moka::Entry::into_value) else { return Op::Nop };
+            let left: Variants = held.iter().filter(|entry| keep(entry)).cloned().collect();
+            gone = held.len() - left.len();
+            match left.len() {
+                0 => Op::Remove,
+                _ if gone == 0 => Op::Nop,
+                _ => Op::Put(left),
+            }
+        });
+        gone
     }
 
     /// Forgets every entry that belongs to `group`, at `now`; how many that were. Looks at every entry there is.
@@ -141,7 +181,16 @@ impl Store {
         let belongs = |entry: &Arc<Entry>| entry.groups.contains(group);
         let keys = self.cache.iter().filter(|(_, variants)| variants.iter().any(belongs));
         let keys: Vec<_> = keys.map(|(key, _)| Key::clone(&key)).collect();
-        keys.iter().map(|key| self.remove(key, now)).sum()
+        keys.iter().map(|key| self.retain(key, |entry| !belongs(entry))).sum()
+    }
+
+    /// Ends the freshness of every entry that belongs to `group`, at `now`; how many that were.
+    pub fn expire_group(&self, group: &Bytes, now: Moment) -> usize {
+        self.erased_groups.insert(group.clone(), now);
+        let belongs = |entry: &&Arc<Entry>| entry.groups.contains(group);
+        let expire =
+            |(_, held): (_, Variants)| held.iter().filter(belongs).map(|entry| entry.expire(now)).count();
+        self.cache.iter().map(expire).sum()
     }
 
     /// An answer to `key` was nobody else's: for a while, nobody waits for another's.
@@ -154,10 +203,12 @@ impl Store {
         self.unshared.contains_key(key)
     }
 
-    fn is_erased(&self, key: &Key, entry: &Entry, began: Moment) -> bool {
-        self.cleared.load(Ordering::Relaxed) > began.as_nanos()
-            || self.erased.get(key).is_some_and(|at| at > began)
-            || entry.groups.iter().any(|group| self.erased_groups.get(group).is_some_and(|at| at > began))
+    /// When last, after `began`, what is held under `key` or of one of `groups` was erased.
+    pub fn erased(&self, key: &Key, groups: &[Bytes], began: Moment) -> Option<Moment> {
+        let cleared = Moment::from_nanos(self.cleared.load(Ordering::Relaxed));
+        let groups = groups.iter().filter_map(|group| self.erased_groups.get(group));
+        let latest = groups.chain(self.erased.get(key)).fold(cleared, Moment::max);
+        (latest > began).then_some(latest)
     }
 
     /// Forgets everything, at `now`.
@@ -183,13 +234,33 @@ impl Store {
 }
 
 /// Whether `new` stands in place of `held`: the same variant, whole for whole and part, part for the same part.
-fn replaces(new: &Entry, held: &Entry) -> bool {
+fn replaces(new: &Entry, held: &Entry, sent: &HeaderMap) -> bool {
     let same = match (&new.part, &held.part) {
         (None, _) => true,
         (Some(_), None) => false,
         (Some(new), Some(held)) => new.asked == held.asked,
     };
-    same && new.selectors == held.selectors
+    same && (new.selectors == held.selectors || vary::selects(held, |name| vary::combined(sent, name)))
+}
+
+/// The newest that `sent` selects. "When a cache has multiple stored responses for a target URI and one or more omits the
+/// Vary header field, the cache SHOULD choose the most recent … stored response with a valid Vary field value" (RFC
+/// 9111 §4.1): without one, it serves only until the upstream says that it varies.
+fn selected<'a, 'v>(
+    variants: &'v [Arc<Entry>],
+    sent: impl Fn(&HeaderName) -> Option<Cow<'a, [u8]>>,
+) -> Option<&'v Arc<Entry>> {
+    let (mut plain, mut varies) = (None, false);
+    for entry in variants.iter().filter(|entry| entry.part.is_none()) {
+        if entry.selectors.is_empty() {
+            plain = plain.or((!varies).then_some(entry));
+        } else if vary::selects(entry, &sent) {
+            return Some(entry);
+        } else {
+            varies = true;
+        }
+    }
+    plain
 }
 
 fn nothing(variants: &[Arc<Entry>]) -> Found {
@@ -216,6 +287,10 @@ mod tests {
         Arc::new(Entry::new(parts, Moment::ORIGIN, Duration::ZERO, Facts::default(), selectors))
     }
 
+    fn sent(accept: Option<&'static str>) -> HeaderMap {
+        accept.map(|value| (ACCEPT, HeaderValue::from_static(value))).into_iter().collect()
+    }
+
     fn body(store: &Store, key: &Key, accept: Option<&'static str>) -> Option<Bytes> {
         match store.find(key, |name| accept.filter(|_| *name == ACCEPT).map(|value| value.as_bytes().into()))
         {
@@ -228,14 +303,17 @@ mod tests {
     fn variants_stand_beside_each_other_and_replace_their_own() {
         let (store, key) = (Store::new(1 << 20), Key::from_parts([&b"k"[..]]));
         for (accept, body) in [(None, &b"none"[..]), (Some("a"), b"old"), (Some("a"), b"new")] {
-            assert!(store.insert(&key, &entry(accept, body), Moment::ORIGIN));
+            assert!(store.insert(&key, &entry(accept, body), &sent(accept), Moment::ORIGIN));
         }
         assert_eq!(body(&store, &key, Some("a")).as_deref(), Some(&b"new"[..]));
         assert_eq!(body(&store, &key, None).as_deref(), Some(&b"none"[..]));
         assert_eq!(body(&store, &key, Some("b")), None);
         let now = Moment::from_nanos(5);
         assert_eq!((store.remove(&key, now), store.remove(&key, now)), (2, 0));
-        assert!(!store.insert(&key, &entry(None, b"late"), Moment::from_nanos(4)), "its call began before");
+        assert!(
+            !store.insert(&key, &entry(None, b"late"), &sent(None), Moment::from_nanos(4)),
+            "its call began before"
+        );
         assert!(matches!(store.find(&key, |_| None), Found::Nothing));
     }
 
@@ -243,7 +321,8 @@ mod tests {
     fn bytes_are_bounded() {
         let store = Store::new(100_000);
         for at in 0u32..10_000 {
-            store.insert(&Key::from_parts([&at.to_be_bytes()[..]]), &entry(None, &[0; 1000]), Moment::ORIGIN);
+            let key = Key::from_parts([&at.to_be_bytes()[..]]);
+            store.insert(&key, &entry(None, &[0; 1000]), &sent(None), Moment::ORIGIN);
         }
         store.settle();
         assert!(store.bytes() <= 100_000, "{}", store.bytes());

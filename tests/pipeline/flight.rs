@@ -1,5 +1,7 @@
 //! One call for everyone who asks the same.
 
+use tokio::task::JoinHandle;
+
 use crate::world::{Act, Config, Latch, World, all, ms, pass, reply, s, settle};
 
 #[tokio::test(start_paused = true)]
@@ -9,7 +11,8 @@ async fn sixty_four_clients_cause_one_call() {
     let got = all(world.crowd(64, "/r?q=1").await).await;
     assert_eq!(world.calls(), 1);
     assert!(got.iter().all(|got| got.status == 200 && got.text() == "one"));
-    let collapsed = got.iter().filter(|got| got.cache() == "fwd=uri-miss; fwd-status=200; collapsed").count();
+    let collapsed =
+        got.iter().filter(|got| got.cache() == "fwd=uri-miss; fwd-status=200; stored; collapsed").count();
     assert_eq!(collapsed, 63);
     assert_eq!(world.get("/r?q=1").send().await.cache(), "hit; ttl=30");
     world.quiet().await;
@@ -203,7 +206,7 @@ async fn passengers_whose_fields_select_another_answer_fetch_for_themselves() {
     let crowd: Vec<_> = ["fr", "fr", "de", "de"].map(ask).into();
     let got = all(crowd).await;
     assert_eq!(got.iter().map(|got| got.text()).collect::<Vec<_>>(), ["fr", "fr", "de", "de"]);
-    assert_eq!(world.calls(), 3, "one for those who fit, one for each who does not");
+    assert_eq!(world.calls(), 2, "one for those who fit, one for those who do not");
     for language in ["fr", "de"] {
         let again = world.get("/r").with("accept-language", language).send().await;
         assert_eq!((again.text(), again.cache().starts_with("hit")), (language, true));
@@ -267,5 +270,84 @@ async fn a_panic_below_a_call_of_its_own_harms_nobody_else() {
     world.quiet().await;
     assert_eq!(world.metric("tollgate_requests_total", &["code=\"500\""]), 1.0);
     assert_eq!(world.get("/r").send().await.text(), "well");
+    world.quiet().await;
+}
+
+/// The key of a flight names the variant, once it is known that there are several.
+#[tokio::test(start_paused = true)]
+async fn variants_that_are_known_fly_beside_each_other() {
+    let world = World::new(&Config::default());
+    world.upstream.plays(|heard| {
+        let language = heard.header("accept-language").unwrap_or("none").to_owned();
+        reply(200, language).with("vary", "accept-language").after(s(1))
+    });
+    world.get("/r").with("accept-language", "fr").send().await;
+    pass(s(30)).await;
+    let ask = |language: &str| world.get("/r").with("accept-language", language).start();
+    let got = all(["fr", "de", "DE", "de", "it"].map(ask).into()).await;
+    assert_eq!(got.iter().map(|got| got.text()).collect::<Vec<_>>(), ["fr", "de", "de", "de", "it"]);
+    assert!(got.iter().all(|got| got.took == s(1)), "nobody waited for another's variant: {got:?}");
+    assert_eq!(world.calls(), 4);
+    world.quiet().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_not_sent_is_called_back_when_nobody_waits_for_it() {
+    let config = Config {
+        account: "quota = [{ requests = 1, per = \"10s\" }]\nmax_wait = \"20s\"",
+        upstream: "timeout = \"30s\"",
+        ..Config::default()
+    };
+    let world = World::new(&config);
+    world.get("/r?q=first").send().await;
+    let mut crowd = world.crowd(3, "/r?q=second").await;
+    let last = crowd.pop().unwrap();
+    crowd.iter().for_each(JoinHandle::abort);
+    pass(s(1)).await;
+    assert_eq!(world.metric("tollgate_flights_active", &[]), 1.0, "one still waits");
+    last.abort();
+    settle().await;
+    assert_eq!(world.metric("tollgate_flights_active", &[]), 0.0);
+    world.quiet().await;
+    pass(s(20)).await;
+    assert_eq!(world.calls(), 1, "the slot was not spent for nobody");
+    assert_eq!(world.get("/r?q=second").send().await.text(), "/v1/r?q=second #2");
+    world.quiet().await;
+}
+
+/// Whoever asks after a purge is not answered by a call that began before it; whoever asked before it is.
+#[tokio::test(start_paused = true)]
+async fn a_purge_voids_the_flights_that_began_before_it() {
+    for by_group in [false, true] {
+        let world = World::new(&Config::default());
+        world
+            .upstream
+            .plays(|heard| reply(200, format!("#{}", heard.n)).with("cache-groups", "\"g\"").after(s(2)));
+        let before = world.crowd(2, "/r").await;
+        pass(s(1)).await;
+        assert_eq!(world.purge(if by_group { "group=g" } else { "request=GET /r" }), 0);
+        pass(ms(1)).await;
+        let after = world.crowd(2, "/r").await;
+        assert!(all(before).await.iter().all(|got| got.text() == "#1"));
+        let after = all(after).await;
+        assert!(after.iter().all(|got| got.text() == "#2"), "{by_group} {after:?}");
+        assert_eq!(world.calls(), 2);
+        assert_eq!(world.get("/r").send().await.text(), "#2");
+        world.quiet().await;
+    }
+}
+
+/// Fields that are for the first requester alone leave an entry for the others: they do not each call.
+#[tokio::test(start_paused = true)]
+async fn what_is_stored_without_some_fields_answers_those_who_waited() {
+    let world = World::new(&Config { cache: "", ..Config::default() });
+    world.upstream.plays(|_| {
+        let reply = reply(200, "one").with("cache-control", "max-age=60, private=\"x-own\"");
+        reply.with("x-own", "1").after(s(1))
+    });
+    let got = all(world.crowd(8, "/r").await).await;
+    assert_eq!(world.calls(), 1);
+    assert_eq!(got.iter().filter(|got| got.header("x-own").is_some()).count(), 1);
+    assert!(got.iter().all(|got| got.text() == "one"));
     world.quiet().await;
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use tokio::task::JoinHandle;
+use tollgate::config::plan::Plan;
 use tollgate::config::{Environment, load};
 use tollgate::lasting::Lasting;
 use tollgate::model::cache_status::CacheStatus;
@@ -19,6 +20,7 @@ use tollgate::model::fault::Called;
 use tollgate::model::{Body, BodyError, Fault, FaultKind, Moment};
 use tollgate::pipeline::{Stages, pipeline};
 use tollgate::provision::provision;
+use tollgate::purge::Purge;
 use tollgate::stages::Stage;
 use tollgate::stages::observe::{Reported, Respond};
 use tollgate::stages::steps::OwnPages;
@@ -335,6 +337,8 @@ pub(crate) struct World {
     pub(crate) lasting: Arc<Lasting>,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) files: Arc<Files>,
+    /// As it was begun with.
+    plan: Plan,
     gate: Mutex<Gate>,
 }
 
@@ -369,7 +373,12 @@ impl World {
         });
         let lasting = Arc::new(lasting);
         let gate = Mutex::new(build(config, &lasting, &files, &upstream, tweak));
-        Self { lasting, upstream, files, gate }
+        Self { lasting, upstream, files, plan, gate }
+    }
+
+    /// What `POST /purge?QUERY` does; how many entries it was.
+    pub(crate) fn purge(&self, query: &str) -> usize {
+        Purge::of(&self.plan, query).unwrap().run(&self.lasting.store, self.now())
     }
 
     /// What a reload does: another plan around what lasts.

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderName, Method};
 
 use super::*;
 use crate::config::WithoutSecrets;
 use crate::config::plan::{ForwardHeaders, LogFormat, Methods, Pages, Priority, RateLimit, SecretSource};
 use crate::rules::params::{Kind, Unknown};
 use crate::rules::reuse::Policy;
+use crate::rules::slices::{Counting, Follow, Pointer, Role, Shape};
 use crate::rules::window::WindowRule;
 
 #[test]
@@ -32,7 +33,16 @@ fn the_shipped_configuration_is_the_octopush_gate() {
         (0..7).filter(|place| params.param(*place).is_some_and(|param| param.window)).collect();
     assert_eq!(window, [0, 1]);
     assert_eq!(params.understand("per-page=20.0&PAGE=abc&utm=x").query, "page=1&per_page=20");
-    assert_eq!(route.pages, Some(Pages { page: 0, size: 1, block: 100, id: None, settled_ttl: None }));
+    let pages = Pages {
+        page: 0,
+        size: 1,
+        counting: Counting::Pages { first: 1 },
+        block: 100,
+        shape: Shape::default(),
+        headers: Vec::new(),
+        settled_ttl: None,
+    };
+    assert_eq!(route.pages, Some(pages));
     assert_eq!(route.cache.ttl, Some(Duration::from_secs(30)));
     assert!(
         route.cache.overrides.private && route.cache.overrides.no_cache && !route.cache.overrides.max_age_0
@@ -176,7 +186,12 @@ tags = { "/a/b" = "v" }
 page = "z"
 size = "size"
 block = 50
+first = 0
 id = "/id"
+items = "/list/items"
+members = { total = "/list/total", next = "/links/next", more = "/more", constant = ["/object", "/a~1b"] }
+links = "page"
+headers = { total = "x-total-count", page = "x-page" }
 settled_ttl = "5m"
 [[routes]]
 name = "below"
@@ -210,6 +225,7 @@ strict = true
 may_refresh = true
 [server]
 listen = "0.0.0.0:80"
+public_url = "https://gate.example/api/"
 rate_limit = { requests = 1, per = "1s", burst = 7 }
 [admin]
 listen = "0.0.0.0:81"
@@ -227,18 +243,36 @@ level = "info,tollgate=debug"
     assert_eq!(route.methods, Methods::List(vec![Method::GET, Method::POST]));
     assert_eq!(route.unknown, Unknown::Pass);
     assert_eq!(route.cache.ttl_for.len(), 2);
+    let at = |text| Pointer::parse(text).expect("is a pointer");
     let pages = Pages {
         page: 0,
         size: 8,
+        counting: Counting::Pages { first: 0 },
         block: 50,
-        id: Some("/id".into()),
+        shape: Shape {
+            items: Some(at("/list/items")),
+            members: vec![
+                (Role::Total, at("/list/total")),
+                (Role::More, at("/more")),
+                (Role::Next, at("/links/next")),
+                (Role::Constant, at("/object")),
+                (Role::Constant, at("/a~1b")),
+            ],
+            follow: Follow::Page,
+            id: Some(at("/id")),
+        },
+        headers: vec![
+            (Role::Total, HeaderName::from_static("x-total-count")),
+            (Role::Page, HeaderName::from_static("x-page")),
+        ],
         settled_ttl: Some(Duration::from_secs(300)),
     };
     assert_eq!(route.pages, Some(pages));
-    assert_eq!(route.tags, [("/a/b".into(), "v".into())]);
+    assert_eq!(route.tags, [(at("/a/b"), "v".into())]);
     assert_eq!((below.account, below.upstream_path.as_deref()), (Some(1), Some("/other/")));
     assert_eq!((&below.methods, &below.forward_headers), (&Methods::All, &ForwardHeaders::All));
     assert!(!below.cache.enabled);
+    assert_eq!(plan.server.public_url.as_deref(), Some("https://gate.example/api"));
     let account = &plan.accounts[0];
     assert_eq!(account.headers[0].1.value.expose(), b"hunter2-file");
     assert_eq!((account.quota.len(), account.max_waiting, account.price), (2, 0, Some(1.0)));
@@ -262,6 +296,16 @@ level = "info,tollgate=debug"
     }
     let again = super::plan(&described);
     assert_eq!(again.describe(), described);
+}
+
+#[test]
+fn a_window_may_be_an_offset() {
+    let plan = with(
+        "params.skip = { type = \"integer\", default = 0 }\nparams.n = { type = \"integer\", default = 20 }\npages = { offset = \"skip\", size = \"n\" }",
+    );
+    let pages = plan.routes[0].pages.as_ref().expect("has pages");
+    assert_eq!((pages.page, pages.size, pages.counting), (0, 1, Counting::Items));
+    assert_eq!(super::plan(&plan.describe()).routes[0].pages, plan.routes[0].pages);
 }
 
 #[test]

@@ -136,6 +136,20 @@ base ¦ params.page = { type = "integer", default = 1 } ⏎ pages = { page = "pa
 base ¦ params.page = { type = "integer", default = 1 } ⏎ pages = { page = "page" } ¦ 8:9 ¦ routes[r].pages.size ¦ is missing
 base ¦ params.page = { type = "integer", default = 1 } ⏎ params.n = "integer" ⏎ pages = { page = "page", size = "n" } ¦ 9:33 ¦ routes[r].pages.size ¦ has no default
 base ¦ params.page = { type = "integer", default = 1 } ⏎ params.n = "email" ⏎ pages = { page = "page", size = "n" } ¦ 9:33 ¦ routes[r].pages.size ¦ `n` is no integer
+base ¦ params.page = { type = "integer", default = 1 } ⏎ params.n = { type = "integer", default = 1 } ⏎ [routes.pages] ⏎ page = "page" ⏎ size = "n" ⏎ offset = "n" ¦ 12:10 ¦ routes[r].pages.offset ¦ stands beside `page`
+base ¦ params.page = { type = "integer", default = 1 } ⏎ params.n = { type = "integer", default = 1 } ⏎ [routes.pages] ⏎ page = "page" ⏎ size = "n" ⏎ first = 2 ¦ 12:9 ¦ routes[r].pages.first ¦ from 0 to 1
+base ¦ params.page = { type = "integer", default = 1 } ⏎ params.n = { type = "integer", default = 1 } ⏎ [routes.pages] ⏎ page = "page" ⏎ size = "n" ⏎ id = "message_id" ¦ 12:6 ¦ routes[r].pages.id ¦ is no JSON pointer; expected a JSON pointer such as "/message_id"
+base ¦ params.page = { type = "integer", default = 1 } ⏎ params.n = { type = "integer", default = 1 } ⏎ [routes.pages] ⏎ page = "page" ⏎ size = "n" ⏎ items = 5 ¦ 12:9 ¦ routes[r].pages.items ¦ is an integer; expected a JSON pointer
+base ¦ params.page = { type = "integer", default = 1 } ⏎ params.n = { type = "integer", default = 1 } ⏎ [routes.pages] ⏎ page = "page" ⏎ size = "n" ⏎ members = { total = "/t" } ¦ 12:11 ¦ routes[r].pages.members ¦ expected `items` beside it
+base ¦ params.page = { type = "integer", default = 1 } ⏎ params.n = { type = "integer", default = 1 } ⏎ [routes.pages] ⏎ page = "page" ⏎ size = "n" ⏎ items = "/d" ⏎ members = { totl = "/t" } ¦ 13:13 ¦ routes[r].pages.members.totl ¦ (did you mean `total`?)
+base ¦ params.page = { type = "integer", default = 1 } ⏎ params.n = { type = "integer", default = 1 } ⏎ [routes.pages] ⏎ page = "page" ⏎ size = "n" ⏎ items = "/d" ⏎ members = { constant = ["/a", "b"] } ¦ 13:31 ¦ routes[r].pages.members.constant[2] ¦ is no JSON pointer
+base ¦ params.page = { type = "integer", default = 1 } ⏎ params.n = { type = "integer", default = 1 } ⏎ [routes.pages] ⏎ page = "page" ⏎ size = "n" ⏎ items = "/d" ⏎ members = { total = "/d/t" } ¦ 9:1 ¦ routes[r].pages ¦ "/d/t" lies within "/d"
+base ¦ params.page = { type = "integer", default = 1 } ⏎ params.n = { type = "integer", default = 1 } ⏎ [routes.pages] ⏎ page = "page" ⏎ size = "n" ⏎ items = "/d" ⏎ members = { total = "/t", count = "/t" } ¦ 9:1 ¦ routes[r].pages ¦ "/t" lies within "/t"
+base ¦ params.page = { type = "integer", default = 1 } ⏎ params.n = { type = "integer", default = 1 } ⏎ [routes.pages] ⏎ page = "page" ⏎ size = "n" ⏎ links = "uri" ¦ 12:9 ¦ routes[r].pages.links ¦ (did you mean `url`?)
+base ¦ params.page = { type = "integer", default = 1 } ⏎ params.n = { type = "integer", default = 1 } ⏎ [routes.pages] ⏎ page = "page" ⏎ size = "n" ⏎ headers = { total = "x total" } ¦ 12:21 ¦ routes[r].pages.headers.total ¦ is no header name
+base ¦ params.n = { type = "integer", default = 1 } ⏎ params.o = { type = "integer", default = 0 } ⏎ pages = { offset = "o", size = "n", first = 0 } ¦ 9:45 ¦ routes[r].pages.first ¦ an offset begins at 0
+base ¦ params.n = { type = "integer", default = 1 } ⏎ pages = { size = "n" } ¦ 8:9 ¦ routes[r].pages.page ¦ is missing
+base ¦ [server] ⏎ public_url = "gate.example" ¦ 8:14 ¦ server.public_url ¦ does not begin with http
 
 # [routes.params].
 base ¦ params.p = "phon" ¦ 7:12 ¦ routes[r].params.p ¦ (did you mean `phone`?)
