@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::config::plan::Plan;
+use crate::rules::beliefs::Beliefs;
 use crate::rules::window::WindowRule;
 use crate::stages::attempt::Standing;
 use crate::stages::keep::Arriving;
@@ -42,6 +43,8 @@ pub struct Lasting {
     ceilings: Mutex<HashMap<String, (usize, Ceiling)>>,
     /// How the upstreams have been doing, by name and address: others at an address begin anew.
     standings: Mutex<HashMap<(String, String), Standing>>,
+    /// What is believed of upstreams' pages, by route.
+    beliefs: Mutex<HashMap<String, HeldLimit<u64, Mutex<Beliefs>>>>,
     /// What client keys are digested with: random, new for every process.
     pub pepper: [u8; 32],
 }
@@ -95,6 +98,7 @@ impl Lasting {
             budgets: Mutex::default(),
             ceilings: Mutex::default(),
             standings: Mutex::default(),
+            beliefs: Mutex::default(),
             metrics,
             pepper,
         })
@@ -124,6 +128,11 @@ impl Lasting {
     /// What the client called `name` may cause, kept if its rule is the same.
     pub fn budget(&self, name: &str, rule: WindowRule) -> Arc<Budget> {
         keep(&self.budgets, name, rule, |rule| Budget::new(rule, &self.clock))
+    }
+
+    /// What is believed of the pages of the route called `name`, kept if its blocks have as many items.
+    pub fn beliefs(&self, name: &str, block: u64) -> Arc<Mutex<Beliefs>> {
+        keep(&self.beliefs, name, block, |block| Mutex::new(Beliefs::new(block)))
     }
 
     /// The ceiling of the upstream called `name`, kept if its number is the same.

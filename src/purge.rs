@@ -16,8 +16,8 @@ use crate::state::store::Store;
 /// What is to be erased.
 #[derive(Debug, PartialEq)]
 pub enum Purge {
-    /// Whatever is held under a key, every variant and part of it.
-    Key(Key),
+    /// Whatever is held under these keys, every variant and part of it: a question's, and its collection's.
+    Keys(Vec<Key>),
     /// Whatever belongs to one of these groups.
     Groups(Vec<Bytes>),
 }
@@ -48,7 +48,7 @@ impl Purge {
     /// Erases it from `store` at `now`; how many entries went.
     pub fn run(&self, store: &Store, now: Moment) -> usize {
         match self {
-            Self::Key(key) => store.remove(key, now),
+            Self::Keys(keys) => keys.iter().map(|key| store.remove(key, now)).sum(),
             Self::Groups(groups) => groups.iter().map(|group| store.remove_group(group, now)).sum(),
         }
     }
@@ -59,7 +59,7 @@ impl Purge {
         let found = Routes::new(routes).find(uri.path()).and_then(|at| plan.routes.get(at.place()));
         let route = found.ok_or("no route has this path")?;
         let (question, _) = reading(plan, route).read(uri.path(), uri.query().unwrap_or_default());
-        Ok(Self::Key(question.key))
+        Ok(Self::Keys(std::iter::once(question.key).chain(question.collection).collect()))
     }
 
     /// `NAME=VALUE`, read as each route that declares the parameter reads it.

@@ -75,6 +75,8 @@ pub struct Entry {
     pub part: Option<Box<Part>>,
     /// The groups it is erased with (RFC 9875), each name as it compares.
     pub groups: Box<[Bytes]>,
+    /// Hashes of further groups, which its items belong to: sorted.
+    pub tags: Box<[u64]>,
     /// Somebody refreshes it until this moment.
     refreshing_until: AtomicU64,
     /// The last refresh failed, and until this moment another is not worth a call.
@@ -105,6 +107,7 @@ impl Entry {
             selectors,
             part: None,
             groups: Box::default(),
+            tags: Box::default(),
             refreshing_until: AtomicU64::new(0),
             failing_until: AtomicU64::new(0),
             expired_at: AtomicU64::new(0),
@@ -139,6 +142,20 @@ impl Entry {
         Self::new(parts, self.arrived, self.initial_age, self.facts, selectors)
             .asked_at(self.asked)
             .with_groups(self.groups.clone())
+            .with_tags(self.tags.clone())
+    }
+
+    /// The same, its items members of the groups with these hashes.
+    #[must_use]
+    pub fn with_tags(mut self, mut tags: Box<[u64]>) -> Self {
+        tags.sort_unstable();
+        self.tags = tags;
+        self
+    }
+
+    /// Whether it, or an item of it, belongs to `group`, whose hash is `tag`.
+    pub fn belongs(&self, group: &Bytes, tag: u64) -> bool {
+        self.groups.contains(group) || self.tags.binary_search(&tag).is_ok()
     }
 
     /// The same, a member of these groups.
@@ -197,6 +214,7 @@ impl Entry {
             + size_of::<Self>()
             + self.part.as_ref().map_or(0, |part| size_of::<Part>() + part.asked.len())
             + self.groups.iter().map(|group| size_of::<Bytes>() + group.len()).sum::<usize>()
+            + size_of_val(&*self.tags)
             + self
                 .selectors
                 .iter()

@@ -165,7 +165,9 @@ pub struct Block {
 /// states of a list.
 #[derive(Debug)]
 pub enum Demand {
-    /// As new as the rules of its route want it.
+    /// What was asked, as it was asked.
+    AsAsked,
+    /// A block nothing is held of, as new as the rules of its route want it.
     Fresh,
     /// A block that arrived after this moment.
     Newer {
@@ -344,7 +346,7 @@ impl Notes {
 impl From<Ask> for Block {
     /// What was asked, as it was asked.
     fn from(ask: Ask) -> Self {
-        Self { ask, demand: Demand::Fresh }
+        Self { ask, demand: Demand::AsAsked }
     }
 }
 

@@ -84,6 +84,11 @@ impl Beliefs {
         self.limit(now).filter(|limit| !limit.refuses).map_or(size, |limit| size.min(limit.size))
     }
 
+    /// Whether `size` items are more than the upstream is known to give, where it refuses to give more.
+    pub fn may_refuse(&self, size: u64, now: Moment) -> bool {
+        self.limit(now).is_some_and(|limit| limit.refuses && size > limit.size)
+    }
+
     /// Whether an answer of `len` items ends its list, where so many were `asked` for.
     pub fn ends(&self, len: u64, asked: u64) -> bool {
         len < asked && len < self.longest
@@ -182,6 +187,7 @@ mod tests {
         assert_eq!(beliefs.refused(20, NOW), Some(Belief::Refuses(20)));
         assert_eq!(beliefs.refused(10, NOW), None);
         assert_eq!((beliefs.size(NOW), beliefs.cut(50, NOW)), (Some(20), 50), "refused, not cut");
+        assert!(beliefs.may_refuse(21, NOW) && !beliefs.may_refuse(20, NOW));
         assert!(beliefs.saw_own(50, 50, NOW));
         assert_eq!(beliefs.size(NOW), Some(50));
     }

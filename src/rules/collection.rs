@@ -17,10 +17,14 @@
 mod align;
 mod book;
 mod chain;
+mod cut;
 mod held;
+mod step;
 mod view;
 
 pub use book::{Book, Sight, Taken};
 pub use chain::{Chain, Fit, Restart};
+pub use cut::{Cut, Paging};
 pub use held::{Asked, Held};
+pub use step::{Course, Fallback, Step, Wish, answered, course, next_step};
 pub use view::{Freshness, Judged, Look, Part, View};

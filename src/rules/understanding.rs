@@ -3,6 +3,7 @@
 //! The same function serves a request and `explain`, so that what is explained is what happens.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::rules::groups;
 use crate::rules::headers::looks_like;
 use crate::rules::params::{Params, Rule, Understood, sorted_by_name};
 use crate::rules::routes::Path;
-use crate::rules::slices::address;
+use crate::rules::slices::{Pointer, Shape, address};
 
 // Names made once: looking a field up by text reads the text again each time.
 const PREFER: HeaderName = HeaderName::from_static("prefer");
@@ -24,6 +25,15 @@ const TIMEOUT: HeaderName = HeaderName::from_static("tollgate-timeout");
 
 /// RFC 3986's unreserved characters stay as they are.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Where a route's answers name whom they are about.
+#[derive(Debug, Clone, Default)]
+pub struct Items {
+    /// What its answers look like; `None`: an array is a list of items, and whatever else is one item.
+    pub shape: Option<Shape>,
+    /// Where an item names somebody, and the parameter that would ask for them.
+    pub tags: Vec<(Pointer, String)>,
+}
 
 /// How a route reads its requests.
 #[derive(Debug, Clone)]
@@ -39,6 +49,8 @@ pub struct Reading {
     pub upstream_path: Option<String>,
     /// How parameters are understood; `None`: the query passes, sorted by name.
     pub params: Option<Arc<Params>>,
+    /// Where items name whom they are about.
+    pub items: Arc<Items>,
     /// Which parameters say page and size.
     pub window: Option<(usize, usize)>,
     /// Query names that carry credentials: a client's copies go.
@@ -126,7 +138,43 @@ impl Reading {
         let windows: Vec<&str> = places.iter().flatten().filter_map(|at| params.names().nth(*at)).collect();
         let is_window = |pair: &&str| pair.split('=').next().is_some_and(|name| windows.contains(&name));
         let pairs = query.split('&').filter(|pair| !is_window(pair));
-        pairs.map(|pair| groups::scoped(&self.scope[0], format!("?{pair}").as_bytes())).collect()
+        pairs.map(|pair| self.tag(pair)).collect()
+    }
+
+    /// Hashes of the groups that the items of `body` belong to: what they name is read as a parameter that asks for it
+    /// would be.
+    pub fn item_tags(&self, body: &Bytes) -> Box<[u64]> {
+        let Some(params) = self.params.as_ref().filter(|_| !self.items.tags.is_empty()) else {
+            return Box::default();
+        };
+        let shape = self.items.shape.clone().unwrap_or_default();
+        let block = shape.scan(body).or_else(|_| Shape::default().scan(body));
+        let whole = || std::str::from_utf8(body).ok();
+        let items: Vec<&str> = match &block {
+            Ok(block) => (0..block.len()).map(|at| block.item(at)).collect(),
+            Err(_) => whole().into_iter().collect(),
+        };
+        let (mut texts, mut tags) = (HashSet::new(), HashSet::new());
+        for item in items {
+            for (pointer, name) in &self.items.tags {
+                for text in pointer.texts(item) {
+                    // Most items of a list are about few.
+                    if texts.insert((name.as_str(), text.clone())) {
+                        let encoded = |text: &str| percent_encode(text.as_bytes(), UNRESERVED).to_string();
+                        let understood = params.understand(&format!("{}={}", encoded(name), encoded(&text)));
+                        let own = format!("{}=", encoded(name));
+                        let pair = understood.query.split('&').find(|pair| pair.starts_with(&own));
+                        tags.extend(pair.map(|pair| groups::tag(&self.tag(pair))));
+                    }
+                }
+            }
+        }
+        tags.into_iter().collect()
+    }
+
+    /// The group of what one parameter asks for, as the canonical query writes it.
+    fn tag(&self, pair: &str) -> Bytes {
+        groups::scoped(&self.scope[0], format!("?{pair}").as_bytes())
     }
 
     /// The path under which the gate serves what lies at `path` of the upstream, if this route does.
@@ -209,6 +257,7 @@ mod tests {
             base_path: "/v1".into(),
             upstream_path: upstream_path.map(Into::into),
             params: None,
+            items: Arc::default(),
             window: None,
             credentials: vec!["api_key".into()],
         }

@@ -6,20 +6,27 @@
 //! each client without a token would ask for next.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::{self, BuildHasher as _};
 use std::net::IpAddr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
+use http::header::{HeaderName, HeaderValue};
 
 use crate::model::exchange::{ClientId, RouteId};
 use crate::model::key::Key;
 use crate::model::moment::Moment;
 use crate::model::short::Short;
+use crate::rules::slices::address::WALK;
 
 /// New for every process: tokens of another one open nothing.
-static SEAL: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+static SEAL: LazyLock<hash::RandomState> = LazyLock::new(hash::RandomState::new);
+
+/// The field that names a walk: on answers its token and state, on requests the token.
+pub const FIELD: HeaderName = HeaderName::from_static("tollgate-walk");
+/// The longest token that is looked at: whatever is longer is none of ours.
+const LONGEST: usize = 64;
 
 /// The most next pages that are remembered of a collection.
 const MOST_READERS: usize = 512;
@@ -27,7 +34,7 @@ const MOST_READERS: usize = 512;
 const MOST_GUESSES: usize = 8;
 
 /// One state of a collection: a chain of it, and the place where its list begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Generation {
     /// Which chain.
     pub serial: u32,
@@ -121,6 +128,35 @@ impl Walk {
     }
 }
 
+/// `target` without the parameter that names a walk, and the token it gave; `None` without such a parameter. Of several
+/// the last counts.
+pub fn taken_from(target: &str) -> Option<(String, HeaderValue)> {
+    let (path, query) = target.split_once('?').filter(|(_, query)| query.contains(WALK))?;
+    let token = |pair: &str| pair.strip_prefix(WALK)?.strip_prefix('=').map(str::to_owned);
+    let (mut rest, mut found) = (String::with_capacity(target.len()), None);
+    rest.push_str(path);
+    let mut gap = '?';
+    for pair in query.split('&') {
+        match token(pair) {
+            Some(token) => found = Some(token),
+            None => {
+                rest.push(gap);
+                rest.push_str(pair);
+                gap = '&';
+            }
+        }
+    }
+    // What is no token opens nothing, and is told so.
+    Some((rest, HeaderValue::try_from(found?).unwrap_or(HeaderValue::from_static("?"))))
+}
+
+/// The token in the value of [`FIELD`], which may carry more.
+pub fn token_in(value: &HeaderValue) -> &[u8] {
+    let value = value.as_bytes();
+    let token = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    token.get(..token.len().min(LONGEST)).unwrap_or_default()
+}
+
 /// Who would ask for a page next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reader {
@@ -145,7 +181,7 @@ struct Guess {
 
 /// Which pages would be asked for next, and in which generations.
 #[derive(Debug, Default)]
-pub struct Guesses(HashMap<Reader, Vec<Guess>, FixedState>);
+pub struct Guesses(HashMap<Reader, Vec<Guess>, RandomState>);
 
 /// What was remembered of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,6 +284,22 @@ mod tests {
         for token in [&forged[..], b"", b"x", "é".repeat(20).as_bytes(), &[b'+'; 40]] {
             assert_eq!(Walk::of(token, &owner(1, 2, &one)), None);
         }
+    }
+
+    #[test]
+    fn the_token_leaves_the_query() {
+        for (target, without, token) in [
+            ("/a?page=2&tollgate_walk=x&b=1", "/a?page=2&b=1", "x"),
+            ("/a?tollgate_walk=x", "/a", "x"),
+            ("/a?tollgate_walk=x&c&tollgate_walk=y", "/a?c", "y"),
+        ] {
+            let expected = (without.to_owned(), HeaderValue::from_static(token));
+            assert_eq!(taken_from(target), Some(expected), "{target}");
+        }
+        for target in ["/a", "/a?tollgate_walks=1", "/tollgate_walk=1?b", "/a?b=tollgate_walk=1"] {
+            assert_eq!(taken_from(target), None, "{target}");
+        }
+        assert_eq!(token_in(&HeaderValue::from_static("abc;state=pinned")), b"abc");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Uri};
 
@@ -16,6 +17,7 @@ use crate::rules::identity::{Clients, Sender};
 use crate::rules::message::{HeadRules, Objection, normalized};
 use crate::rules::params::{Params, Refusal};
 use crate::rules::routes::{Methods, Routes};
+use crate::rules::walks;
 use crate::rules::understanding::{Reading, prefers_strict, stated_timeout};
 use crate::state::limits::{AddressLimit, ClientLimit};
 use crate::state::remembered::Remembered;
@@ -192,7 +194,8 @@ impl Decide<Routed> for Understand {
         let Some(lens) = self.lenses.get(route.place()) else {
             return Next::refuse(FaultKind::NoSuchRoute);
         };
-        let Arrival { method, uri, headers, body, peer, at, notes, interim, .. } = *arrival;
+        let Arrival { method, mut uri, headers, body, peer, at, notes, interim, .. } = *arrival;
+        let walk = lens.reading.window.and_then(|_| walk(&mut uri, &headers));
         let strict = self.strict.get(client.place()).is_some_and(|strict| *strict);
         let question = match self.question(lens, (route, &uri), strict || prefers_strict(&headers)) {
             Ok(question) => question,
@@ -205,8 +208,33 @@ impl Decide<Routed> for Understand {
         }
         let stated = stated_timeout(&headers).filter(|stated| *stated < lens.timeout);
         let (deadline, hurried) = (at + stated.unwrap_or(lens.timeout), stated.is_some());
-        Next::On(Ask { client, route, method, question, headers, body, at, deadline, hurried, peer, interim })
+        Next::On(Ask {
+            client,
+            route,
+            method,
+            question,
+            headers,
+            body,
+            at,
+            deadline,
+            hurried,
+            peer,
+            interim,
+            walk,
+        })
     }
+}
+
+/// The token of the walk that a request goes on with: from its query, which is then without it, or else from its field.
+fn walk(uri: &mut Uri, headers: &HeaderMap) -> Option<HeaderValue> {
+    let taken = uri.path_and_query().map(PathAndQuery::as_str).and_then(walks::taken_from);
+    if let Some((target, token)) = taken
+        && let Ok(without) = Uri::try_from(target)
+    {
+        *uri = without;
+        return Some(token);
+    }
+    headers.get(walks::FIELD).cloned()
 }
 
 impl Understand {

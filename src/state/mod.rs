@@ -2,9 +2,11 @@
 //! an await.
 
 pub mod clock;
+pub mod collections;
 pub mod flights;
 pub mod limits;
 pub mod metrics;
+pub mod paged;
 pub mod quota;
 pub mod relay;
 pub mod remembered;

@@ -7,6 +7,7 @@
 //! | [`flight`] | one call for everyone who asks the same |
 //! | [`cache`] | what is answered from memory, and until when |
 //! | [`keep`] | what of an answer is kept |
+//! | [`pages`] | windows cut from blocks, generations and walks |
 //! | [`quota`] | what is spent, and who waits |
 //! | [`credentials`] | what the upstream sees and the client does not |
 //! | [`observe`] | what is counted |
@@ -24,5 +25,6 @@ mod failures;
 mod flight;
 mod keep;
 mod observe;
+mod pages;
 mod quota;
 mod world;

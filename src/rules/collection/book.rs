@@ -174,7 +174,8 @@ impl Book {
             return false;
         };
         let chain = self.main.iter_mut().chain(&mut self.apart).find(|chain| chain.serial == serial);
-        chain.is_some_and(|chain| matches!(chain.admit(&held, false, id), Fit::Joined(_)))
+        // What stands apart was trusted to hold what was asked for.
+        chain.is_some_and(|chain| matches!(chain.admit(&held, (false, true), id), Fit::Joined(_)))
     }
 
     /// Takes in a block that was asked for.
@@ -233,9 +234,10 @@ impl Book {
         now: Moment,
     ) -> Taken {
         let ends = beliefs.ends(held.len() as u64, self.size);
+        let how = (ends, is_trusted(held, beliefs));
         let used = Taken { used: true, ..Taken::default() };
         let most = usize::try_from(self.size).unwrap_or(usize::MAX);
-        match self.main.as_mut().map(|chain| chain.admit(held, ends, id)) {
+        match self.main.as_mut().map(|chain| chain.admit(held, how, id)) {
             Some(Fit::Joined(arrived)) => {
                 if let Some(chain) = &mut self.main {
                     chain.tidy(most, id);
@@ -257,7 +259,7 @@ impl Book {
             }
             Some(Fit::Apart) | None => {}
         }
-        let joins = |chain: &mut Chain| held.asked.position > 0 && matches!(chain.admit(held, ends, id), Fit::Joined(_));
+        let joins = |chain: &mut Chain| held.asked.position > 0 && matches!(chain.admit(held, how, id), Fit::Joined(_));
         if self.apart.iter_mut().rev().any(joins) {
             return used;
         }
@@ -266,7 +268,7 @@ impl Book {
             self.doubt = Some(Doubt { serial, place, block, about: About::Capped { len } });
             return used;
         }
-        if !is_trusted(held, beliefs) {
+        if !how.1 {
             return Taken::default();
         }
         if self.apart.len() == MOST_APART {
@@ -381,6 +383,16 @@ impl Book {
     pub fn block_of(&self, asked: Asked) -> Option<&Arc<Held>> {
         let chains = self.main.iter().chain(self.apart.iter().rev());
         chains.flat_map(Chain::blocks).filter(|held| held.asked == asked).max_by_key(|held| held.entry.arrived)
+    }
+
+    /// The newest generation, if the head was seen.
+    pub fn newest(&self) -> Option<Generation> {
+        self.main.as_ref().map(Chain::newest_generation)
+    }
+
+    /// The block that holds `place` of the chain `serial`, to be asked for anew; `None` for a chain that ended.
+    pub fn block_at(&self, serial: u32, place: i64) -> Option<u64> {
+        Some(self.chain(serial)?.block_of(place, self.size))
     }
 
     /// The last page of `size` items, in the generation that begins at `head` of chain `serial`; `None` while it is

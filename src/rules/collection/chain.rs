@@ -159,8 +159,9 @@ impl Chain {
         u64::try_from(place.saturating_sub(self.ahead)).unwrap_or_default() / size.max(1)
     }
 
-    /// Takes `held` in; `ends`: that the list ends with it.
-    pub fn admit(&mut self, held: &Arc<Held>, ends: bool, id: Option<&Pointer>) -> Fit {
+    /// Takes `held` in; `ends`: that the list ends with it; `trusted`: that its items are those that were asked for, though
+    /// nothing of them is known.
+    pub fn admit(&mut self, held: &Arc<Held>, (ends, trusted): (bool, bool), id: Option<&Pointer>) -> Fit {
         let nominal = self.ahead.saturating_add(signed(held.asked.position));
         // A call that was sent before the head was last heard of says nothing of where it is now.
         let late = held.entry.asked < self.moved;
@@ -178,7 +179,7 @@ impl Chain {
                 return Fit::Contradicts(Restart::Replaced);
             }
             Aligned::Nowhere if begins && !self.runs.is_empty() => return Fit::Apart,
-            Aligned::Nowhere if begins || self.reaches(nominal, held) => nominal,
+            Aligned::Nowhere if begins || self.reaches(nominal, held, trusted) => nominal,
             Aligned::Nowhere => return Fit::Apart,
         };
         let said = self.said_end(held, start, ends);
@@ -255,15 +256,15 @@ impl Chain {
     }
 
     /// Whether a block nothing of which is known can only stand at `place`.
-    fn reaches(&self, place: i64, held: &Held) -> bool {
+    fn reaches(&self, place: i64, held: &Held, trusted: bool) -> bool {
         let left = self.runs.iter().rfind(|run| run.end() <= place);
         // Had anything arrived since the block on its left came, some of that block would show again in this one.
         let follows = left.is_some_and(|left| left.end() == place && left.held.entry.arrived <= held.entry.asked);
         // It was asked for after the head was seen where it is, and came before it was seen there again.
         let framed = self.first.as_ref().is_some_and(|first| {
-            self.ahead == self.head && self.since <= held.entry.asked && held.entry.arrived <= first.entry.asked
+            self.ahead == self.head && self.since < held.entry.asked && held.entry.arrived < first.entry.asked
         });
-        follows || framed
+        follows || (trusted && framed)
     }
 
     /// What `held`, whose first item stands at `start`, says of the list's end.
@@ -418,6 +419,7 @@ fn copied(runs: &[&Run], id: Option<&Pointer>) -> Option<Run> {
     let named = runs.iter().all(|run| run.held.named);
     let block = Shape { id: id.cloned(), ..Shape::default() }.scan(&entry.body).ok()?;
     let held = Held {
+        origin: 0,
         entry: Arc::new(entry),
         asked: Asked { position: u64::MAX, size: block.len() as u64 },
         block: Arc::new(block),

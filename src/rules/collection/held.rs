@@ -22,6 +22,8 @@ pub struct Held {
     pub total: Option<u64>,
     /// Whether there are items behind these, if the answer said.
     pub more: Option<bool>,
+    /// Where the answer lay in memory as it came: those who waited for one call know by it that it was read already.
+    pub(super) origin: usize,
 }
 
 /// What the upstream was asked for: so many items behind so many others.
@@ -70,10 +72,23 @@ impl Held {
             named: shape.id.as_ref().is_some_and(|id| is_named(&block, id)),
             total: said.total.or_else(total),
             more: said.more.or_else(|| address::leads_on(&entry.fields.to_map(0))),
+            origin: Arc::as_ptr(&entry).addr(),
             entry,
             block,
             asked,
         }
+    }
+
+    /// The same, which was decoded from `entry`.
+    #[must_use]
+    pub fn decoded_from(mut self, entry: &Arc<Entry>) -> Self {
+        self.origin = Arc::as_ptr(entry).addr();
+        self
+    }
+
+    /// Whether this is what `entry` became.
+    pub fn came_as(&self, entry: &Arc<Entry>) -> bool {
+        self.origin == Arc::as_ptr(entry).addr() && self.entry.asked == entry.asked
     }
 
     /// How many items it has.
