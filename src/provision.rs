@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::ACCEPT_ENCODING;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use ring::digest;
 use rustls::ServerConfig;
@@ -19,15 +18,13 @@ use crate::model::Secret;
 use crate::model::exchange::{ClientId, RouteId};
 use crate::pipeline::Stages;
 use crate::rules::addresses::{Addresses, Served};
-use crate::rules::collection::Paging;
-use crate::rules::headers::{ForwardHeaders, Forwarding};
 use crate::rules::identity::Clients;
 use crate::rules::message::HeadRules;
 use crate::rules::routes::Routes;
 use crate::rules::slices::Shape;
 use crate::rules::understanding::{Items, Reading};
 use crate::stages::attempt::AttemptLayer;
-use crate::stages::cache::{CacheLayer, CacheRules};
+use crate::stages::cache::CacheLayer;
 use crate::stages::credentials::{Credentials, CredentialsLayer, Vault};
 use crate::stages::flight::FlightLayer;
 use crate::stages::keep::KeepLayer;
@@ -36,8 +33,9 @@ use crate::stages::pages::PagesLayer;
 use crate::stages::quota::{CallMeters, Purse, QuotaLayer};
 use crate::stages::steps::{Authenticate, Inspect, Lane, Lens, LimitClient, OwnPages, Route, Understand};
 use crate::state::metrics::RouteMeters;
-use crate::state::paged::{PagedRoute, PagesMeters};
 use crate::state::quota::{Account, Ceiling, Terms};
+
+mod memory;
 
 /// Provisions `plan`: the stages, and the innermost one.
 ///
@@ -123,14 +121,18 @@ pub fn provision(
             addresses: plan.server.rate_limit.map(|limit| lasting.address_limit(limit)),
         },
         pages: PagesLayer {
-            routes: plan.routes.iter().map(|route| paged(plan, route, lasting).map(Arc::new)).collect(),
+            routes: plan
+                .routes
+                .iter()
+                .map(|route| memory::paged(plan, route, lasting).map(Arc::new))
+                .collect(),
             may_refresh: may_refresh.clone(),
             store: lasting.store.clone(),
             clock: clock.clone(),
             tasks: lasting.tasks.clone(),
         },
         cache: CacheLayer {
-            routes: plan.routes.iter().map(|route| cache_rules(plan, route)).collect(),
+            routes: plan.routes.iter().map(|route| memory::cache_rules(plan, route)).collect(),
             may_refresh,
             store: lasting.store.clone(),
             clock: clock.clone(),
@@ -333,58 +335,6 @@ fn lens(plan: &Plan, route: &RoutePlan) -> Lens {
         timeout: route.timeout,
         max_body_bytes: plan.server.max_body_bytes as u64,
     }
-}
-
-fn cache_rules(plan: &Plan, route: &RoutePlan) -> CacheRules {
-    let mut forwarding = forwarding(plan, route);
-    // In which coding a block comes is asked for by the gate.
-    if let (Some(_), ForwardHeaders::List(names)) = (&route.pages, &mut forwarding.allowed)
-        && !names.contains(&ACCEPT_ENCODING)
-    {
-        names.push(ACCEPT_ENCODING);
-    }
-    CacheRules { policy: route.cache.clone(), forwarding, patience: patience(plan, route) }
-}
-
-fn forwarding(plan: &Plan, route: &RoutePlan) -> Forwarding {
-    let account = plan.account_of(route);
-    let names = account.map(|account| account.headers.iter().map(|(name, _)| name.clone()).collect());
-    Forwarding { allowed: route.forward_headers.clone(), credentials: names.unwrap_or_default() }
-}
-
-/// How long a call that nobody waits for may take.
-fn patience(plan: &Plan, route: &RoutePlan) -> Duration {
-    plan.account_of(route).map_or(NO_ACCOUNT_WAIT, |account| account.max_wait)
-        + plan.upstreams[route.upstream].timeout
-}
-
-/// How a route's windows are cut, where it has pages and a memory to cut them from.
-fn paged(plan: &Plan, route: &RoutePlan, lasting: &Lasting) -> Option<PagedRoute> {
-    let pages = route.pages.as_ref().filter(|_| route.cache.enabled)?;
-    let mut settled = route.cache.clone();
-    settled.ttl = pages.settled_ttl.or(settled.ttl);
-    let upstream = &plan.upstreams[route.upstream];
-    let name = format!("{} {}{} {}", upstream.name, upstream.authority, upstream.base_path, route.name);
-    Some(PagedRoute {
-        paging: Paging {
-            reading: reading(plan, route),
-            counting: pages.counting,
-            shape: pages.shape.clone(),
-            headers: pages.headers.clone(),
-            block: pages.block.into(),
-            max_blocks: pages.max_blocks.into(),
-            edges: route.cache.clone(),
-            settled,
-            walk_idle: pages.walk_idle,
-            walk_total: pages.walk_total,
-            base: plan.server.public_url.clone().unwrap_or_default(),
-        },
-        forwarding: forwarding(plan, route),
-        patience: patience(plan, route),
-        max_entry_bytes: plan.cache.max_entry_bytes,
-        beliefs: lasting.beliefs(&name, pages.block.into()),
-        meters: PagesMeters::new(&lasting.metrics, &route.name),
-    })
 }
 
 /// Where no client is declared, a route's `honour_request_directives` can only mean everybody.

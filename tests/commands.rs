@@ -299,8 +299,8 @@ async fn a_demo_with_traffic_moves_the_metrics() {
             let results = |result: &str| {
                 gate::sample(&metrics, "tollgate_cache_results_total", &[&format!("result=\"{result}\"")])
             };
-            if results("hit") > 5.0
-                && results("miss") > 5.0
+            if results("sliced") > 5.0
+                && results("miss") > 2.0
                 && gate::sample(&metrics, "tollgate_params_total", &[]) > 5.0
             {
                 return;

@@ -36,12 +36,7 @@ pub(super) fn read(root: &mut Table<'_>, upstreams: &[Upstream], accounts: &[Acc
     routes
 }
 
-fn read_one(
-    mut table: Table<'_>,
-    upstreams: &[Upstream],
-    accounts: &[Account],
-    before: &[Route],
-) -> Route {
+fn read_one(mut table: Table<'_>, upstreams: &[Upstream], accounts: &[Account], before: &[Route]) -> Route {
     let name = table.must("name", "a name that no other route has", |item| route_name(item, before));
     if let Some(name) = &name {
         // The name tells more than the route's number.

@@ -158,6 +158,7 @@ mod tests {
                 base_path: base.into(),
                 upstream_path: None,
                 params: None,
+                items: std::sync::Arc::default(),
                 window: None,
                 credentials: Vec::new(),
             },

@@ -54,7 +54,8 @@ pub enum Belief {
 
 impl Belief {
     /// Every word of [`Belief::as_str`].
-    pub const ALL: [&'static str; 5] = ["capped", "refuses", "past_end_empty", "past_end_again", "past_end_refused"];
+    pub const ALL: [&'static str; 5] =
+        ["capped", "refuses", "past_end_empty", "past_end_again", "past_end_refused"];
 
     /// Its word in metrics.
     pub const fn as_str(self) -> &'static str {

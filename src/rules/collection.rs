@@ -19,12 +19,15 @@ mod book;
 mod chain;
 mod cut;
 mod held;
+mod sight;
 mod step;
+mod tidy;
 mod view;
 
-pub use book::{Book, Sight, Taken};
+pub use book::{Book, Taken};
 pub use chain::{Chain, Fit, Restart};
 pub use cut::{Cut, Paging};
 pub use held::{Asked, Held};
+pub use sight::Sight;
 pub use step::{Course, Fallback, Step, Wish, answered, course, next_step};
 pub use view::{Freshness, Judged, Look, Part, View};

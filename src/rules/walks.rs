@@ -253,7 +253,8 @@ impl Guesses {
         let last = |guesses: &[Guess]| guesses.iter().map(|guess| guess.at).max();
         self.0.retain(|_, guesses| last(guesses).is_some_and(|at| now.since(at) < idle));
         if self.0.len() >= MOST_READERS
-            && let Some(oldest) = self.0.iter().min_by_key(|(_, guesses)| last(guesses)).map(|(reader, _)| *reader)
+            && let Some(oldest) =
+                self.0.iter().min_by_key(|(_, guesses)| last(guesses)).map(|(reader, _)| *reader)
         {
             self.0.remove(&oldest);
         }
@@ -273,7 +274,8 @@ mod tests {
     #[test]
     fn a_token_is_good_for_its_owner_alone() {
         let (one, other) = (Key::from_parts([&b"a"[..]]), Key::from_parts([&b"b"[..]]));
-        let owner = |client, route, collection| Owner { client: ClientId(client), route: RouteId(route), collection };
+        let owner =
+            |client, route, collection| Owner { client: ClientId(client), route: RouteId(route), collection };
         let token = walk(3, -250).token(&owner(1, 2, &one));
         assert_eq!(Walk::of(token.as_bytes(), &owner(1, 2, &one)), Some(walk(3, -250)));
         for stranger in [owner(2, 2, &one), owner(1, 3, &one), owner(1, 2, &other)] {
@@ -305,7 +307,7 @@ mod tests {
     #[test]
     fn only_one_generation_is_guessed() {
         let reader = |next| Reader { client: ClientId(0), peer: [127, 0, 0, 1].into(), size: 20, next };
-        let at = |seconds| Moment::from_nanos(seconds * 1_000_000_000);
+        let at = |seconds: u64| Moment::from_nanos(seconds * 1_000_000_000);
         let mut guesses = Guesses::default();
         assert_eq!(guesses.take(&reader(20), at(0), IDLE), Guessed::Nothing);
         guesses.remember(reader(20), walk(1, 0), at(0), IDLE);

@@ -1,7 +1,6 @@
 //! pages: `Ask → Block`, or answered from blocks in memory. Below it only aligned blocks of collections exist, or whole
 //! asks; it alone asks for newer ones.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use futures_util::future::{Either, ready};
@@ -10,22 +9,23 @@ use http::{Method, StatusCode};
 use tower_layer::Layer;
 
 use super::Stage;
-use crate::model::cache_status::{CacheStatus, Stale, Why};
-use crate::model::entry::Entry;
-use crate::model::exchange::{Answer, Ask, Block, Content, Demand, Passed, Question, Timing, Window};
-use crate::model::{Body, Fault, FaultKind, Moment, Short};
-use crate::rules::beliefs::PastEnd;
-use crate::rules::collection::{self, Asked, Course, Cut, Fallback, Judged, Step, View, Wish};
-use crate::rules::reuse::Verdict;
+use crate::model::cache_status::{CacheStatus, Stale};
+use crate::model::exchange::{Answer, Ask, Block, Content, Question, Timing};
+use crate::model::{Body, Fault, Moment};
+use crate::rules::collection::{Asked, Fallback, View};
 use crate::rules::serving::{self, Wishes};
-use crate::rules::stale::{self, FAILURE_SPEAKS_FOR, seconds, seconds_over};
-use crate::rules::validators::{self, Conditions};
-use crate::rules::walks::{self, Generation, Owner, Standing, Walk};
+use crate::rules::stale::{self, FAILURE_SPEAKS_FOR, seconds_over};
+use crate::rules::walks::Generation;
 use crate::state::clock::Clock;
-use crate::state::collections::{Collection, Known, SHUNNED_FOR};
+use crate::state::collections::{Known, SHUNNED_FOR};
 use crate::state::paged::{Forwarded, PagedRoute};
 use crate::state::store::Store;
 use crate::state::tasks::Tasks;
+use crate::state::windows::{self, Going};
+
+mod next;
+
+use next::Next;
 
 /// The codings in which a block is asked for.
 const CODINGS: &str = "identity, gzip";
@@ -59,32 +59,6 @@ impl<S> Layer<S> for PagesLayer {
     fn layer(&self, below: S) -> Pages<S> {
         Pages { given: self.clone(), below: Arc::new(below) }
     }
-}
-
-/// A request on its way through this stage.
-struct Going {
-    wishes: Wishes,
-    honoured: bool,
-    /// The window, cut to what the upstream gives at once.
-    window: Window,
-    span: Range<u64>,
-    course: Option<Course>,
-    collection: Option<Arc<Collection>>,
-    /// How many blocks were asked for.
-    asked: u64,
-    /// Whether something of the window was known before.
-    partly: bool,
-    /// How the last of them came.
-    fetched: Option<CacheStatus>,
-    timing: Timing,
-}
-
-/// What happens next to a request.
-enum Next {
-    Answer(Answer),
-    Forward(Forwarded),
-    Ask { block: u64, demand: Demand, fallback: Option<Box<Fallback>> },
-    Fail(Fault),
 }
 
 /// What a block's answer leads to.
@@ -133,6 +107,7 @@ impl<S: Stage<Block> + 'static> Pages<S> {
             wishes,
             honoured,
             window,
+            moved: None,
             span: 0..0,
             course: None,
             collection: None,
@@ -142,200 +117,6 @@ impl<S: Stage<Block> + 'static> Pages<S> {
             timing: Timing::default(),
         };
         Some((route, going))
-    }
-
-    /// What happens next, as far as is known at `now`.
-    fn next(&self, route: &Arc<PagedRoute>, ask: &Ask, going: &mut Going, now: Moment) -> Next {
-        let paging = &route.paging;
-        let Some(window) = ask.question.window else { return Next::Forward(Forwarded::Odd) };
-        let (size, given) = {
-            let beliefs = route.beliefs();
-            let size = beliefs.size(now).filter(|_| !beliefs.may_refuse(window.size, now));
-            (size, beliefs.cut(window.size, now))
-        };
-        going.window = Window { size: given, ..window };
-        let Some(span) = paging.counting.span(going.window) else { return Next::Forward(Forwarded::Odd) };
-        let Some(size) = size else { return Next::Forward(Forwarded::Refused) };
-        if span.end - span.start > paging.max_blocks.saturating_mul(size) {
-            return Next::Forward(Forwarded::TooWide);
-        }
-        going.span = span;
-        let Some(key) = &ask.question.collection else { return Next::Forward(Forwarded::Odd) };
-        if going.collection.is_none() {
-            going.collection = self.given.store.collection(key, |name| match name {
-                &header::ACCEPT_ENCODING => Some(CODINGS.as_bytes().into()),
-                _ => route.forwarding.sent(&ask.headers, name),
-            });
-        }
-        let wish = Wish {
-            span: going.span.clone(),
-            directives: &going.wishes.directives,
-            honoured: going.honoured && going.asked == 0,
-            now,
-            owner: Owner { client: ask.client, route: ask.route, collection: key },
-            peer: ask.peer.ip(),
-            token: ask.walk.as_ref().map(walks::token_in),
-        };
-        let Some(collection) = going.collection.clone() else {
-            if wish.token.is_some() {
-                route.meters.walk_ended();
-                return Next::Fail(walk_ended());
-            }
-            return self.ask_for(ask, going, going.span.start / size, None, None);
-        };
-        let mut known = collection.known();
-        if known.book.block_size() != size {
-            known.book.resize(size, now);
-            known.changed();
-        }
-        if known.shunned_until > now {
-            return Next::Forward(Forwarded::Unsliceable);
-        }
-        known.book.forget_past(now, paging.walk_total);
-        if going.course.is_none() {
-            going.course = collection::course(&mut known.guesses, paging, &wish);
-        }
-        let Some(course) = &mut going.course else {
-            route.meters.walk_ended();
-            return Next::Fail(walk_ended());
-        };
-        match collection::next_step(&mut known.book, paging, &wish, course) {
-            Step::Ended => {
-                route.meters.walk_ended();
-                Next::Fail(walk_ended())
-            }
-            Step::Ask { block, newer, partly, fallback } => {
-                going.partly |= partly;
-                if let Some(fallback) = &fallback
-                    && let Some(reason) = fallback.entry.failing(now)
-                    && let Some(over) = lasting(fallback, reason, now)
-                {
-                    let Fallback { view, generation, .. } = fallback.as_ref();
-                    let status = CacheStatus::Hit { ttl: seconds_over(over), stale: Some(reason) };
-                    return cut(route, ask, going, &mut known, (view.clone(), *generation), status, now);
-                }
-                drop(known);
-                self.ask_for(ask, going, block, newer, fallback)
-            }
-            Step::Behind { generation, view } => {
-                self.behind(route, ask, going, &mut known, (view, generation), now)
-            }
-            Step::Answer { view, generation, judged } => {
-                let status = self.status(route, ask, &known, judged.as_ref(), generation, now);
-                cut(route, ask, going, &mut known, (view, generation), status, now)
-            }
-        }
-    }
-
-    /// The list ends before the window: what the upstream would say of that.
-    fn behind(
-        &self,
-        route: &Arc<PagedRoute>,
-        ask: &Ask,
-        going: &mut Going,
-        known: &mut Known,
-        (view, generation): (View, Generation),
-        now: Moment,
-    ) -> Next {
-        let size = going.window.size;
-        let habit = route.beliefs().past_end();
-        let last = match habit {
-            Some(PastEnd::Empty) => {
-                let status = CacheStatus::Sliced { ttl: 0 };
-                return cut(route, ask, going, known, (view, generation), status, now);
-            }
-            Some(PastEnd::Again) => known.book.last_page(generation, size).filter(|last| *last != going.span.start),
-            Some(PastEnd::Refused) | None => None,
-        };
-        // Once more the last page; it is a window like others.
-        let Some(last) = last else { return Next::Forward(Forwarded::PastEnd) };
-        let window = route.paging.counting.window(last, size);
-        let span = last..last.saturating_add(size);
-        match known.book.look(&span, Some(generation), route.paging.shape.id.as_ref()) {
-            collection::Sight::Seen(generation, collection::Look::Whole(view)) => {
-                (going.window, going.span) = (window, span);
-                let status = CacheStatus::Sliced { ttl: 0 };
-                cut(route, ask, going, known, (view, generation), status, now)
-            }
-            _ => Next::Forward(Forwarded::PastEnd),
-        }
-    }
-
-    fn ask_for(
-        &self,
-        _: &Ask,
-        going: &Going,
-        block: u64,
-        newer: Option<(Moment, Option<Arc<Entry>>)>,
-        fallback: Option<Box<Fallback>>,
-    ) -> Next {
-        // "only-if-cached … SHOULD respond with either a stored response or a 504" (RFC 9111 §5.2.1.7).
-        if going.wishes.directives.only_if_cached {
-            return Next::Fail(FaultKind::OnlyIfCached.into());
-        }
-        let demand = newer.map_or(Demand::Fresh, |(than, validates)| Demand::Newer { than, validates });
-        Next::Ask { block, demand, fallback }
-    }
-
-    /// How an answer from memory takes part, by the worst of its blocks; a refresh is begun where one is due.
-    fn status(
-        &self,
-        route: &Arc<PagedRoute>,
-        ask: &Ask,
-        known: &Known,
-        judged: Option<&Judged>,
-        generation: Generation,
-        now: Moment,
-    ) -> CacheStatus {
-        let Some(judged) = judged else { return CacheStatus::Sliced { ttl: 0 } };
-        match judged.verdict {
-            Verdict::Fresh { left } => CacheStatus::Sliced { ttl: seconds(left) },
-            Verdict::Accepted { over } | Verdict::Fetch { over, .. } => {
-                CacheStatus::Sliced { ttl: seconds_over(over) }
-            }
-            Verdict::FreshenMeanwhile { over } => {
-                let reason = judged.entry.failing(now).unwrap_or(Stale::Revalidating);
-                if let Some(block) = known.book.block_at(generation.serial, judged.place)
-                    && judged.entry.claim_refresh(now, now + route.patience)
-                {
-                    self.freshen(route, ask, (block, known.book.block_size()), judged, now);
-                }
-                CacheStatus::Hit { ttl: seconds_over(over), stale: Some(reason) }
-            }
-        }
-    }
-
-    /// Asks for a newer block that nobody waits for.
-    fn freshen(
-        &self,
-        route: &Arc<PagedRoute>,
-        ask: &Ask,
-        (block, size): (u64, u64),
-        judged: &Judged,
-        now: Moment,
-    ) {
-        let Some(mut asking) = block_ask(route, ask, (block, size)) else { return };
-        (asking.deadline, asking.hurried, asking.interim) = (now + route.patience, false, None);
-        let same = judged.held.as_ref().filter(|held| held.asked.position == block.saturating_mul(size));
-        let validates = same.map(|held| held.entry.clone());
-        let demand = Demand::Newer { than: judged.entry.arrived, validates };
-        let (entry, below, given) = (judged.entry.clone(), self.below.clone(), self.given.clone());
-        let (route, key) = (route.clone(), ask.question.collection.clone());
-        let asked = Asked { position: block.saturating_mul(size), size };
-        self.given.tasks.spawn(async move {
-            let question = asking.question.clone();
-            let fetched = Box::pin(below.call(Block { ask: asking, demand })).await;
-            if let Some(reason) = stale::failure(&fetched)
-                && stale::speaks_for_others(&fetched)
-            {
-                entry.refresh_failed(reason, given.clock.now() + FAILURE_SPEAKS_FOR);
-                return;
-            }
-            if let (Ok(Answer { content: Content::Held(entry, _), .. }), Some(key)) = (&fetched, &key) {
-                take(&given, &route, key, asked, entry);
-                given.store.forget(&question.key, entry);
-            }
-        });
     }
 
     /// Asks for blocks until the window is whole, or it is clear that it will not be.
@@ -371,11 +152,13 @@ impl<S: Stage<Block> + 'static> Pages<S> {
                     if stale::speaks_for_others(&fetched) {
                         fallback.entry.refresh_failed(reason, now + FAILURE_SPEAKS_FOR);
                     }
-                    if let (Some(over), Some(held)) = (lasting(fallback, reason, now), going.collection.clone()) {
+                    if let (Some(over), Some(held)) =
+                        (lasting(fallback, reason, now), going.collection.clone())
+                    {
                         let status = CacheStatus::Hit { ttl: seconds_over(over), stale: Some(reason) };
                         going.fetched = None;
                         let seen = (fallback.view.clone(), fallback.generation);
-                        next = cut(route, &ask, &mut going, &mut held.known(), seen, status, now);
+                        next = cut(route, (&ask, &going), &mut held.known(), seen, status, now);
                         continue;
                     }
                 }
@@ -409,7 +192,8 @@ impl<S: Stage<Block> + 'static> Pages<S> {
         let Some(key) = &ask.question.collection else { return Outcome::Useless(Forwarded::Odd, answer) };
         match &answer.content {
             Content::Held(entry, _) if entry.status == StatusCode::OK => {
-                let taken = take(&self.given, route, key, asked, entry);
+                let taken =
+                    windows::take(&self.given.store, route, key, asked, entry, self.given.clock.now());
                 self.given.store.forget(&question.key, entry);
                 let Some(held) = taken else { return Outcome::Useless(Forwarded::Unsliceable, answer) };
                 (going.collection, going.fetched) = (Some(held), Some(answer.cache));
@@ -420,13 +204,15 @@ impl<S: Stage<Block> + 'static> Pages<S> {
                 let answered = asked.position > 0 && route.beliefs().has_answered();
                 match &going.collection {
                     Some(collection) if answered => {
-                        stops(route, collection, asked, entry, self.given.clock.now());
+                        windows::stops(route, collection, asked, entry, self.given.clock.now());
                         Outcome::Known
                     }
                     _ => Outcome::Useless(Forwarded::Refused, answer),
                 }
             }
-            Content::Passed(passed) if is_refusal(passed.status) => Outcome::Useless(Forwarded::Refused, answer),
+            Content::Passed(passed) if is_refusal(passed.status) => {
+                Outcome::Useless(Forwarded::Refused, answer)
+            }
             // What speaks of credentials speaks of every window.
             content if !is_success(content) => Outcome::Answer(answer),
             // What is not kept cannot be cut.
@@ -460,67 +246,6 @@ impl<S: Stage<Block> + 'static> Pages<S> {
         }
         Ok(answer)
     }
-}
-
-/// Takes a block into its collection, which is returned; `None`: it cannot be cut, or is of no use there.
-fn take(
-    given: &PagesLayer,
-    route: &PagedRoute,
-    key: &crate::model::Key,
-    asked: Asked,
-    entry: &Arc<Entry>,
-) -> Option<Arc<Collection>> {
-    let (store, now) = (&given.store, given.clock.now());
-    // What was erased meanwhile answers those who asked before, and is kept for nobody else.
-    let erased = store.is_erased(key, entry, entry.asked);
-    let collection = match erased {
-        true => Arc::new(Collection::new(entry, asked.size)),
-        false => store.collection_of(key, entry, asked.size),
-    };
-    let held = {
-        let known = collection.known();
-        let before = known.book.block_of(asked).cloned();
-        drop(known);
-        match before {
-            // Somebody who waited for the same call was faster.
-            Some(before) if before.came_as(entry) => return Some(collection),
-            Some(before) if before.entry.body.as_ptr() == entry.body.as_ptr() => {
-                Ok(before.again(entry.clone(), &route.paging.shape, &route.paging.headers))
-            }
-            _ => route.read(entry, asked),
-        }
-    };
-    let mut known = collection.known();
-    let used = match held {
-        Ok(held) => {
-            if known.book.block_size() != asked.size {
-                known.book.resize(asked.size, now);
-            }
-            let id = route.paging.shape.id.as_ref();
-            let taken = known.book.take(&Arc::new(held), &mut route.beliefs(), id, now);
-            known.changed();
-            route.note(&taken);
-            taken.used
-        }
-        Err(reason) => {
-            route.meters.unsliceable(reason.as_str());
-            known.shunned_until = now + SHUNNED_FOR;
-            false
-        }
-    };
-    drop(known);
-    if !erased {
-        store.account(key, &collection);
-    }
-    used.then_some(collection)
-}
-
-/// Nothing lies at what was `asked`, as the error in `shown` says.
-fn stops(route: &PagedRoute, collection: &Collection, asked: Asked, shown: &Arc<Entry>, now: Moment) {
-    let mut known = collection.known();
-    let taken = known.book.stops(asked, shown, PastEnd::Refused, &mut route.beliefs(), now);
-    known.changed();
-    route.note(&taken);
 }
 
 /// Whether an answer refuses what was asked, and not who asks or how often.
@@ -564,103 +289,15 @@ fn block_ask(route: &PagedRoute, ask: &Ask, (block, size): (u64, u64)) -> Option
     })
 }
 
-/// Cuts the window out of what was `seen` of it and answers with it.
+/// The window cut out of what was seen of it; where that cannot be, the upstream is asked.
 fn cut(
     route: &PagedRoute,
-    ask: &Ask,
-    going: &Going,
+    going: (&Ask, &Going),
     known: &mut Known,
-    (view, generation): (View, Generation),
+    seen: (View, Generation),
     status: CacheStatus,
     now: Moment,
 ) -> Next {
-    let Some(key) = &ask.question.collection else { return Next::Forward(Forwarded::Odd) };
-    let course = going.course.unwrap_or(Course { walk: None, standing: Standing::Pinned });
-    let walk = course.walk.unwrap_or_else(|| Walk::begun(generation, now));
-    let owner = Owner { client: ask.client, route: ask.route, collection: key };
-    let token = walk.token(&owner);
-    let text = std::str::from_utf8(token.as_bytes()).ok();
-    let (from, size) = (going.span.start, going.window.size);
-    let cut = match known.find_cut(generation, from, size) {
-        Some(cut) => cut.clone(),
-        None => {
-            let Some(cut) = route.paging.cut(view, going.window, &ask.question.target, text) else {
-                return Next::Forward(Forwarded::Unsliceable);
-            };
-            let cut = Arc::new(cut);
-            if !route.paging.names_addresses() {
-                known.keep_cut(generation, from, size, &cut);
-            }
-            cut
-        }
-    };
-    let wish = Wish {
-        span: going.span.clone(),
-        directives: &going.wishes.directives,
-        honoured: going.honoured,
-        now,
-        owner,
-        peer: ask.peer.ip(),
-        token: None,
-    };
-    collection::answered(&mut known.guesses, &route.paging, &wish, walk, cut.place.more);
-    route.meters.walk(course.standing);
-    let status = match going.fetched {
-        Some(CacheStatus::Forwarded { why, status, stored, collapsed }) => {
-            let why = if going.partly { Why::Partial } else { why };
-            CacheStatus::Forwarded { why, status, stored, collapsed }
-        }
-        _ => status,
-    };
-    let mut named = Short::<80>::new();
-    if let Some(text) = text {
-        named.push(text);
-        named.push(";state=");
-        named.push(course.standing.as_str());
-    }
-    let link = cut.links.then(|| route.paging.link(&cut.place, &ask.question.target, text)).flatten();
-    Next::Answer(answer(&cut, going, status, (named, link), now))
-}
-
-/// The answer with `cut`, or what its conditions make of it.
-fn answer(
-    cut: &Cut,
-    going: &Going,
-    status: CacheStatus,
-    (walk, link): (Short<80>, Option<HeaderValue>),
-    now: Moment,
-) -> Answer {
-    let wishes = &going.wishes.conditions;
-    let (code, mut headers, body) = match judge(wishes, &cut.entry) {
-        Conditions::NotModified => {
-            (StatusCode::NOT_MODIFIED, validators::of_not_modified(&cut.entry), Body::Empty)
-        }
-        Conditions::Failed => {
-            (StatusCode::PRECONDITION_FAILED, validators::of_not_modified(&cut.entry), Body::Empty)
-        }
-        Conditions::Hold => (cut.entry.status, cut.entry.fields.to_map(9), cut.body()),
-    };
-    let age = cut.entry.age(now);
-    if matches!(status, CacheStatus::Hit { .. } | CacheStatus::Sliced { .. }) || age.as_secs() >= 1 {
-        headers.insert(header::AGE, age.as_secs().into());
-    }
-    headers.insert(walks::FIELD, walk.into_value("?"));
-    if let Some(link) = link {
-        headers.insert(header::LINK, link);
-    }
-    let passed = Passed { status: code, headers, body, arrived: cut.entry.arrived };
-    Answer { content: Content::Passed(passed), cache: status, timing: going.timing }
-}
-
-/// What a request's conditions come to. A window's fields have no date to be compared with, so no clock is needed.
-fn judge(wishes: &http::HeaderMap, entry: &Entry) -> Conditions {
-    if wishes.is_empty() {
-        return Conditions::Hold;
-    }
-    validators::judge(wishes, entry, std::time::SystemTime::UNIX_EPOCH)
-}
-
-fn walk_ended() -> Fault {
-    Fault::new(FaultKind::WalkEnded)
-        .detail("the list is another by now, or the walk lasted too long: start again at page 1, without the token")
+    let answer = windows::answered(route, going, known, seen, status, now);
+    answer.map_or(Next::Forward(Forwarded::Unsliceable), Next::Answer)
 }

@@ -17,8 +17,8 @@ use crate::rules::identity::{Clients, Sender};
 use crate::rules::message::{HeadRules, Objection, normalized};
 use crate::rules::params::{Params, Refusal};
 use crate::rules::routes::{Methods, Routes};
-use crate::rules::walks;
 use crate::rules::understanding::{Reading, prefers_strict, stated_timeout};
+use crate::rules::walks;
 use crate::state::limits::{AddressLimit, ClientLimit};
 use crate::state::remembered::Remembered;
 

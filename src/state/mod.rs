@@ -12,3 +12,4 @@ pub mod relay;
 pub mod remembered;
 pub mod store;
 pub mod tasks;
+pub mod windows;

@@ -108,14 +108,17 @@ impl PagedRoute {
         let entry = match entry.fields.first(&header::CONTENT_ENCODING) {
             None => entry.clone(),
             Some(coding) if coding.eq_ignore_ascii_case(b"identity") => entry.clone(),
-            Some(coding) if coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip") => {
+            Some(coding)
+                if coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip") =>
+            {
                 let decoded = decoded(entry, self.max_entry_bytes)?;
                 let tags = self.paging.reading.item_tags(&decoded.body);
                 Arc::new(decoded.with_tags(tags))
             }
             Some(_) => return Err(Unread::Coding),
         };
-        let held = Held::read(entry, asked, &self.paging.shape, &self.paging.headers).map_err(Unread::Shape)?;
+        let held =
+            Held::read(entry, asked, &self.paging.shape, &self.paging.headers).map_err(Unread::Shape)?;
         Ok(held.decoded_from(came))
     }
 
@@ -138,7 +141,12 @@ impl PagedRoute {
             Belief::Capped(size) | Belief::Refuses(size) => Some(size),
             Belief::PastEnd(_) => None,
         };
-        tracing::info!(route = self.meters.route, belief = belief.as_str(), size, "learned of an upstream's pages");
+        tracing::info!(
+            route = self.meters.route,
+            belief = belief.as_str(),
+            size,
+            "learned of an upstream's pages"
+        );
     }
 
     /// Learns from `entry`, the answer to a window of `size` items that was forwarded as it was asked for `reason`.
@@ -160,7 +168,11 @@ impl PagedRoute {
                 let Ok(held) = self.read(entry, asked) else { return };
                 let len = held.len() as u64;
                 if self.beliefs().saw_own(size, len, now) {
-                    tracing::info!(route = self.meters.route, size = len, "an upstream gives more than was believed");
+                    tracing::info!(
+                        route = self.meters.route,
+                        size = len,
+                        "an upstream gives more than was believed"
+                    );
                 }
                 match reason {
                     Forwarded::Refused => self.beliefs().refused(size.min(len.max(1)), now),
@@ -176,7 +188,13 @@ impl PagedRoute {
     }
 
     /// Past the end there are items: the last page once more, or the end is elsewhere.
-    fn past_end(&self, held: &Held, collection: Option<&Collection>, size: u64, now: Moment) -> Option<Belief> {
+    fn past_end(
+        &self,
+        held: &Held,
+        collection: Option<&Collection>,
+        size: u64,
+        now: Moment,
+    ) -> Option<Belief> {
         let mut known = collection?.known();
         let generation = known.book.newest()?;
         let last = known.book.last_page(generation, size)?;

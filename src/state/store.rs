@@ -139,7 +139,8 @@ impl Store {
         sent: impl Fn(&HeaderName) -> Option<Cow<'a, [u8]>>,
     ) -> Option<(Arc<Entry>, Within)> {
         let variants = self.cache.get(key)?;
-        let mut parts = variants.answers().iter().filter(|entry| entry.part.is_some() && vary::selects(entry, &sent));
+        let mut parts =
+            variants.answers().iter().filter(|entry| entry.part.is_some() && vary::selects(entry, &sent));
         parts.find_map(|entry| Some((entry.clone(), ranges::within(entry, range)?)))
     }
 
@@ -190,7 +191,8 @@ impl Store {
     pub fn expire(&self, key: &Key, now: Moment) -> usize {
         self.erased.insert(key.clone(), now);
         let held = self.cache.get(key);
-        let blocks: usize = held.iter().flat_map(Kept::collections).map(|held| held.expire(|_| true, now)).sum();
+        let blocks: usize =
+            held.iter().flat_map(Kept::collections).map(|held| held.expire(|_| true, now)).sum();
         blocks + held.iter().flat_map(Kept::answers).map(|entry| entry.expire(now)).count()
     }
 
@@ -211,7 +213,8 @@ impl Store {
                     (!left.is_empty()).then_some(Kept::Answers(left))
                 }
                 Some(Kept::Collections(held)) => {
-                    let (left, ended): (Vec<_>, Vec<_>) = held.iter().cloned().partition(|held| keep_collection(held));
+                    let (left, ended): (Vec<_>, Vec<_>) =
+                        held.iter().cloned().partition(|held| keep_collection(held));
                     gone = ended.iter().map(|held| held.blocks().max(1)).sum();
                     (!left.is_empty()).then(|| Kept::Collections(left.into()))
                 }
@@ -231,7 +234,8 @@ impl Store {
         let tag = self.note_erased(group, now);
         let belongs = |entry: &Entry| entry.belongs(group, tag);
         let keys = self.cache.iter().filter(|(_, kept)| {
-            kept.answers().iter().any(|entry| belongs(entry)) || kept.collections().iter().any(|held| held.any(belongs))
+            kept.answers().iter().any(|entry| belongs(entry))
+                || kept.collections().iter().any(|held| held.any(belongs))
         });
         let keys: Vec<_> = keys.map(|(key, _)| Key::clone(&key)).collect();
         keys.iter().map(|key| self.retain(key, |entry| !belongs(entry), |held| !held.any(belongs))).sum()
@@ -242,7 +246,8 @@ impl Store {
         let tag = self.note_erased(group, now);
         let expire = |(_, kept): (_, Kept)| {
             let entries = kept.answers().iter().filter(|entry| entry.belongs(group, tag));
-            let blocks = kept.collections().iter().map(|held| held.expire(|entry| entry.belongs(group, tag), now));
+            let blocks =
+                kept.collections().iter().map(|held| held.expire(|entry| entry.belongs(group, tag), now));
             entries.map(|entry| entry.expire(now)).count() + blocks.sum::<usize>()
         };
         self.cache.iter().map(expire).sum()

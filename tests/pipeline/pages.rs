@@ -54,7 +54,12 @@ impl Listing {
     pub(crate) fn answer(&self, target: &str) -> Reply {
         let number = |name: &str| -> u64 {
             let query = target.split_once('?').unwrap().1;
-            query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).unwrap().parse().unwrap()
+            query
+                .split('&')
+                .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+                .unwrap()
+                .parse()
+                .unwrap()
         };
         let (mut page, mut size) = (number("page"), number("size"));
         match self.oversize {
@@ -177,9 +182,16 @@ async fn ends_are_learned_whatever_lies_past_them() {
                     for page in 1..=count.div_ceil(size) + 2 {
                         let got = paged.get(page, size).await;
                         let direct = paged.direct(page, size);
-                        assert_eq!(got.status, direct.status, "{past_end:?} {count} {page} {size} {round}: {got:?}");
+                        assert_eq!(
+                            got.status, direct.status,
+                            "{past_end:?} {count} {page} {size} {round}: {got:?}"
+                        );
                         let text = paged.direct_text(page, size);
-                        assert_eq!(got.text(), text, "{past_end:?} {count} items, page {page} of {size}, round {round}");
+                        assert_eq!(
+                            got.text(),
+                            text,
+                            "{past_end:?} {count} items, page {page} of {size}, round {round}"
+                        );
                     }
                 }
             }
@@ -194,10 +206,14 @@ async fn sizes_are_learned_whatever_becomes_of_larger_ones() {
             for count in [3, 4, 12, 25] {
                 let paged = Paged::new(Listing { past_end, oversize, ..Listing::new(count) });
                 for round in 0..2 {
-                    for (page, size) in [(1, 3), (1, 5), (2, 5), (1, 8), (2, 8), (3, 3), (4, 3), (1, 40), (2, 2), (9, 5)] {
+                    for (page, size) in
+                        [(1, 3), (1, 5), (2, 5), (1, 8), (2, 8), (3, 3), (4, 3), (1, 40), (2, 2), (9, 5)]
+                    {
                         let got = paged.get(page, size).await;
                         let direct = paged.direct(page, size);
-                        let case = format!("{oversize:?} {past_end:?} {count} items, page {page} of {size}, round {round}");
+                        let case = format!(
+                            "{oversize:?} {past_end:?} {count} items, page {page} of {size}, round {round}"
+                        );
                         assert_eq!(got.status, direct.status, "{case}: {got:?}");
                         assert_eq!(got.text(), paged.direct_text(page, size), "{case}");
                     }
@@ -304,15 +320,4 @@ async fn gzip_is_decoded() {
     assert_eq!((got.text(), got.header("content-encoding")), (paged.direct_text(2, 3).as_str(), None));
     paged.get(3, 3).await;
     assert_eq!(paged.world.calls(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn debug_one() {
-    let paged = Paged::new(Listing { past_end: PastEnd::LastPage, oversize: Oversize::Clamp(7), ..Listing::new(25) });
-    for (page, size) in [(1, 3), (1, 5), (2, 5), (1, 8), (2, 8), (3, 3), (4, 3), (1, 40), (2, 2), (9, 5)] {
-        let before = paged.world.calls();
-        let got = paged.get(page, size).await;
-        let heard: Vec<_> = paged.world.upstream.heard()[before..].iter().map(|heard| heard.target.clone()).collect();
-        println!("{page} {size} → {:?} {} {heard:?}", ids(&got), got.cache());
-    }
 }

@@ -42,7 +42,9 @@ impl Chain {
     fn shows_again(&self, held: &Held, place: i64) -> bool {
         let run = self.runs.iter().find(|run| run.place == place);
         run.is_some_and(|run| {
-            run.items == (0..held.len()) && run.held.len() == held.len() && run.held.block.digest() == held.block.digest()
+            run.items == (0..held.len())
+                && run.held.len() == held.len()
+                && run.held.block.digest() == held.block.digest()
         })
     }
 
@@ -121,7 +123,8 @@ impl Wanted {
 
     fn with(&self, hash: u32) -> impl Iterator<Item = usize> {
         let maybe = self.bits.get((hash >> 6 & 63) as usize).is_some_and(|word| word >> (hash & 63) & 1 == 1);
-        let from = if maybe { self.hashes.partition_point(|(held, _)| *held < hash) } else { self.hashes.len() };
+        let from =
+            if maybe { self.hashes.partition_point(|(held, _)| *held < hash) } else { self.hashes.len() };
         self.hashes.iter().skip(from).take_while(move |(held, _)| *held == hash).map(|(_, at)| *at)
     }
 }

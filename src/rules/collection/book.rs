@@ -2,13 +2,11 @@
 //! and chains that ended and are still read by walks.
 
 use std::collections::HashSet;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::chain::{Chain, Fit, Restart, signed};
+use super::chain::{Chain, Fit, Restart};
 use super::held::{Asked, Held};
-use super::view::Look;
 use crate::model::entry::Entry;
 use crate::model::moment::Moment;
 use crate::rules::beliefs::{Belief, Beliefs, PastEnd};
@@ -24,53 +22,37 @@ const MOST_PAST: usize = 4;
 #[derive(Debug)]
 pub struct Book {
     /// How many items blocks have.
-    size: u64,
+    pub(super) size: u64,
     /// The chain whose head was seen.
-    main: Option<Chain>,
+    pub(super) main: Option<Chain>,
     /// Chains of which nobody knows how they stand to the head, the newest last.
-    apart: Vec<Chain>,
+    pub(super) apart: Vec<Chain>,
     /// Chains that were contradicted, with when that was: walks read what is known of them.
-    past: Vec<(Chain, Moment)>,
-    doubt: Option<Doubt>,
+    pub(super) past: Vec<(Chain, Moment)>,
+    pub(super) doubt: Option<Doubt>,
     serials: u32,
 }
 
 /// An answer that may mean several things; another block tells which.
 #[derive(Debug, Clone, Copy)]
-struct Doubt {
+pub(super) struct Doubt {
     /// The chain it is about.
-    serial: u32,
+    pub(super) serial: u32,
     /// The place behind the items that came.
-    place: i64,
+    pub(super) place: i64,
     /// The block that tells.
-    block: u64,
+    pub(super) block: u64,
     about: About,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum About {
+pub(super) enum About {
     /// So many items came as this block, fewer than were asked for: is this the end, or all that is given at once?
     Short { block: u64, len: u64 },
     /// There is more behind them: it is all that is given at once, unless the list grew meanwhile.
     Capped { len: u64 },
     /// A whole block came once more: is this what lies past the end, or did as many items arrive as it has?
     Repeated,
-}
-
-/// What is known of a window.
-#[derive(Debug)]
-pub enum Sight {
-    /// In this generation.
-    Seen(Generation, Look),
-    /// This block has to be asked for.
-    Unknown {
-        /// Which block, counted from 0.
-        block: u64,
-        /// Whether anything of the window is known.
-        partly: bool,
-    },
-    /// The walk's generation is gone, or cannot be known further.
-    Gone,
 }
 
 /// What a block taught.
@@ -106,80 +88,14 @@ impl Book {
         }
     }
 
-    /// What is known of `span`: in the generation that `walk` reads, else in the newest.
-    pub fn look(&mut self, span: &Range<u64>, walk: Option<Generation>, id: Option<&Pointer>) -> Sight {
-        if let Some(generation) = walk {
-            return self.look_in(generation, span, id);
-        }
-        for chain in self.main.iter().chain(self.apart.iter().rev()) {
-            match chain.look(chain.head, span, self.size) {
-                Look::Missing(_) => {}
-                look => return Sight::Seen(chain.newest_generation(), look),
-            }
-        }
-        // The chain that knows how the window begins, or what stands before it, is the one to go on with.
-        let begins = |chain: &&Chain| {
-            let before = span.start.saturating_sub(1)..span.start.saturating_add(1);
-            let from = chain.head.saturating_add(signed(span.start));
-            matches!(chain.look(chain.head, span, 0), Look::Missing(place) if place > from)
-                || !matches!(chain.look(chain.head, &before, 0), Look::Missing(place) if place < from)
-        };
-        let chain = self.main.iter().chain(self.apart.iter().rev()).find(begins).or(self.main.as_ref());
-        let Some((serial, head)) = chain.map(|chain| (chain.serial, chain.head)) else {
-            return Sight::Unknown { block: span.start / self.size.max(1), partly: false };
-        };
-        self.missing(serial, head, span, id)
-    }
-
-    fn look_in(&mut self, generation: Generation, span: &Range<u64>, id: Option<&Pointer>) -> Sight {
-        let size = self.size;
-        let Generation { serial, head } = generation;
-        let chains = self.main.iter().chain(&self.apart).chain(self.past.iter().map(|(chain, _)| chain));
-        let Some(chain) = chains.into_iter().find(|chain| chain.serial == serial) else { return Sight::Gone };
-        match chain.look(head, span, size) {
-            // Nothing can be added to a chain that the upstream has contradicted.
-            Look::Missing(_) if self.past.iter().any(|(chain, _)| chain.serial == serial) => Sight::Gone,
-            Look::Missing(_) => self.missing(serial, head, span, id),
-            look => Sight::Seen(generation, look),
-        }
-    }
-
-    /// The block that holds the first unknown item of `span` in the chain `serial`, if nothing that stands apart does.
-    fn missing(&mut self, serial: u32, head: i64, span: &Range<u64>, id: Option<&Pointer>) -> Sight {
-        let from = head.saturating_add(signed(span.start));
-        let mut tried = None;
-        loop {
-            let Some(chain) = self.chain(serial) else { return Sight::Gone };
-            let place = match chain.look(head, span, self.size) {
-                Look::Missing(place) => place,
-                look => return Sight::Seen(Generation { serial, head }, look),
-            };
-            let unknown = |block| Sight::Unknown { block, partly: place > from };
-            if let Some(doubt) = self.doubt.filter(|doubt| (doubt.serial, doubt.place) == (serial, place)) {
-                return unknown(doubt.block);
-            }
-            let block = chain.block_of(place, self.size);
-            if tried == Some(block) || !self.connect(serial, block, id) {
-                return unknown(block);
-            }
-            tried = Some(block);
-        }
-    }
-
-    /// Adds what stands apart to the chain `serial` where it holds `block`, if it is proven to belong there.
-    fn connect(&mut self, serial: u32, block: u64, id: Option<&Pointer>) -> bool {
-        let asked = Asked { position: block.saturating_mul(self.size), size: self.size };
-        let others = self.apart.iter().filter(|chain| chain.serial != serial);
-        let Some(held) = others.flat_map(|chain| chain.blocks()).find(|held| held.asked == asked).cloned() else {
-            return false;
-        };
-        let chain = self.main.iter_mut().chain(&mut self.apart).find(|chain| chain.serial == serial);
-        // What stands apart was trusted to hold what was asked for.
-        chain.is_some_and(|chain| matches!(chain.admit(&held, (false, true), id), Fit::Joined(_)))
-    }
-
     /// Takes in a block that was asked for.
-    pub fn take(&mut self, held: &Arc<Held>, beliefs: &mut Beliefs, id: Option<&Pointer>, now: Moment) -> Taken {
+    pub fn take(
+        &mut self,
+        held: &Arc<Held>,
+        beliefs: &mut Beliefs,
+        id: Option<&Pointer>,
+        now: Moment,
+    ) -> Taken {
         if held.asked.size != self.size {
             return Taken::default();
         }
@@ -197,7 +113,12 @@ impl Book {
                 return self.stops(held.asked, &held.entry, PastEnd::Again, beliefs, now);
             }
             let chain = self.main.as_ref().and_then(|chain| Some((chain.serial, chain.last_place()?)));
-            self.doubt = chain.map(|(serial, place)| Doubt { serial, place, block: block + 1, about: About::Repeated });
+            self.doubt = chain.map(|(serial, place)| Doubt {
+                serial,
+                place,
+                block: block + 1,
+                about: About::Repeated,
+            });
             return Taken { used: true, ..Taken::default() };
         }
         let short = len > 0 && len < self.size && held.total.is_none() && held.more != Some(false);
@@ -259,7 +180,9 @@ impl Book {
             }
             Some(Fit::Apart) | None => {}
         }
-        let joins = |chain: &mut Chain| held.asked.position > 0 && matches!(chain.admit(held, how, id), Fit::Joined(_));
+        let joins = |chain: &mut Chain| {
+            held.asked.position > 0 && matches!(chain.admit(held, how, id), Fit::Joined(_))
+        };
         if self.apart.iter_mut().rev().any(joins) {
             return used;
         }
@@ -293,7 +216,9 @@ impl Book {
         let block = asked.position / self.size.max(1);
         let doubt = self.doubt.take_if(|doubt| doubt.block == block);
         if let Some(doubt) = doubt {
-            if let Some(chain) = self.main.iter_mut().chain(&mut self.apart).find(|chain| chain.serial == doubt.serial) {
+            if let Some(chain) =
+                self.main.iter_mut().chain(&mut self.apart).find(|chain| chain.serial == doubt.serial)
+            {
                 chain.ends_at(doubt.place, shown);
             }
             return taken;
@@ -382,7 +307,10 @@ impl Book {
     /// The block that answered `asked`, if it is held as it came.
     pub fn block_of(&self, asked: Asked) -> Option<&Arc<Held>> {
         let chains = self.main.iter().chain(self.apart.iter().rev());
-        chains.flat_map(Chain::blocks).filter(|held| held.asked == asked).max_by_key(|held| held.entry.arrived)
+        chains
+            .flat_map(Chain::blocks)
+            .filter(|held| held.asked == asked)
+            .max_by_key(|held| held.entry.arrived)
     }
 
     /// The newest generation, if the head was seen.
@@ -408,7 +336,7 @@ impl Book {
         self.past.len()
     }
 
-    fn chain(&self, serial: u32) -> Option<&Chain> {
+    pub(super) fn chain(&self, serial: u32) -> Option<&Chain> {
         self.main.iter().chain(&self.apart).find(|chain| chain.serial == serial)
     }
 

@@ -4,18 +4,12 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::{BufMut as _, BytesMut};
-
 use super::align::Aligned;
 use super::held::{Asked, Held};
 use crate::model::entry::Entry;
 use crate::model::moment::Moment;
-use crate::rules::slices::{Pointer, Shape};
+use crate::rules::slices::Pointer;
 use crate::rules::walks::Generation;
-
-/// A run of fewer items than its block's by this factor is copied out of it, so that a few items do not keep a whole
-/// block in memory.
-const WASTE: usize = 4;
 
 /// Consecutive items of one block.
 #[derive(Debug, Clone)]
@@ -259,7 +253,8 @@ impl Chain {
     fn reaches(&self, place: i64, held: &Held, trusted: bool) -> bool {
         let left = self.runs.iter().rfind(|run| run.end() <= place);
         // Had anything arrived since the block on its left came, some of that block would show again in this one.
-        let follows = left.is_some_and(|left| left.end() == place && left.held.entry.arrived <= held.entry.asked);
+        let follows =
+            left.is_some_and(|left| left.end() == place && left.held.entry.arrived <= held.entry.asked);
         // It was asked for after the head was seen where it is, and came before it was seen there again.
         let framed = self.first.as_ref().is_some_and(|first| {
             self.ahead == self.head && self.since < held.entry.asked && held.entry.arrived < first.entry.asked
@@ -351,46 +346,11 @@ impl Chain {
         self.runs.splice(from..to, made);
     }
 
-    /// Copies what little is left of a block out of it, and joins such leftovers: many heads seen one after the other
-    /// would each keep a whole block for the few items that went down since. `most`: of how many at once.
-    pub(super) fn tidy(&mut self, most: usize, id: Option<&Pointer>) {
-        let mut at = 0;
-        while let Some(run) = self.runs.get(at) {
-            let wastes = run.items.len() * WASTE < run.held.len();
-            let is_small = |run: &Run| run.items.len() < run.held.len() || run.held.len() * 2 < most;
-            let next = self.runs.get(at + 1).filter(|next| {
-                is_small(next) && is_small(run) && run.end() == next.place
-                    && run.items.len() + next.items.len() <= most
-                    // Two whole blocks, or what is nearly one, gain nothing.
-                    && (wastes || next.items.len() * WASTE < most)
-            });
-            let copied = match next {
-                Some(next) => copied(&[run, next], id).map(|run| (run, at + 2)),
-                None if wastes => copied(&[run], id).map(|run| (run, at + 1)),
-                None => None,
-            };
-            match copied {
-                Some((run, to)) => {
-                    self.runs.splice(at..to, [run]);
-                    // What was joined may be joined with what follows.
-                    at += usize::from(to == at + 1);
-                }
-                None => at += 1,
-            }
-        }
-    }
-
-    /// Forgets the items that came first, the first block aside; `false` if there are none to forget.
-    pub(super) fn forget_oldest(&mut self) -> bool {
-        let deeper = self.runs.iter().enumerate().filter(|(_, run)| run.place > self.head);
-        let oldest = deeper.min_by_key(|(_, run)| run.held.entry.arrived).map(|(at, _)| at);
-        oldest.map(|at| drop(self.runs.remove(at))).is_some()
-    }
-
     /// How many bytes it keeps, blocks that are in `counted` already aside.
     pub(super) fn size(&self, counted: &mut HashSet<*const Held>) -> usize {
         let holds = self.runs.iter().map(|run| &run.held).chain(&self.first).chain([&self.newest]);
-        let blocks = holds.filter(|held| counted.insert(Arc::as_ptr(held))).map(|held| held.size()).sum::<usize>();
+        let blocks =
+            holds.filter(|held| counted.insert(Arc::as_ptr(held))).map(|held| held.size()).sum::<usize>();
         size_of::<Self>() + blocks + self.runs.capacity() * size_of::<Run>()
     }
 }
@@ -400,34 +360,6 @@ enum Said {
     Nothing,
     End(End),
     Contradicts,
-}
-
-/// The items of `runs`, which stand side by side, in a block of their own that is as old as the oldest of them.
-fn copied(runs: &[&Run], id: Option<&Pointer>) -> Option<Run> {
-    let made = |run: &&&Run| run.held.entry.arrived.before(run.held.entry.initial_age);
-    let oldest = runs.iter().min_by_key(made).map(|run| &run.held)?;
-    let mut body = BytesMut::from(&b"["[..]);
-    for (number, run) in runs.iter().enumerate() {
-        if number > 0 {
-            body.put_u8(b',');
-        }
-        body.extend_from_slice(&run.held.block.items(&run.items)?);
-    }
-    body.put_u8(b']');
-    // Into an allocation of its own size.
-    let entry = oldest.entry.with_body(body.to_vec().into_boxed_slice().into());
-    let named = runs.iter().all(|run| run.held.named);
-    let block = Shape { id: id.cloned(), ..Shape::default() }.scan(&entry.body).ok()?;
-    let held = Held {
-        origin: 0,
-        entry: Arc::new(entry),
-        asked: Asked { position: u64::MAX, size: block.len() as u64 },
-        block: Arc::new(block),
-        named,
-        total: None,
-        more: None,
-    };
-    Some(Run { place: runs.first()?.place, items: 0..held.len(), held: Arc::new(held) })
 }
 
 /// A count as a distance between places.

@@ -82,8 +82,11 @@ impl Paging {
             total: view.total,
             more: view.more,
         };
-        let runs: Vec<Run<'_>> =
-            view.parts.iter().map(|part| Run { block: &part.held.block, items: part.items.clone() }).collect();
+        let runs: Vec<Run<'_>> = view
+            .parts
+            .iter()
+            .map(|part| Run { block: &part.held.block, items: part.items.clone() })
+            .collect();
         let oldest = view.oldest().clone();
         let (pieces, tag) = self.at(target, walk, |address| {
             let pieces = compose(&self.shape, &view.frame.block, &runs, &place, address)?;

@@ -5,9 +5,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::book::{Book, Sight};
+use super::book::Book;
 use super::cut::Paging;
 use super::held::Asked;
+use super::sight::Sight;
 use super::view::{Freshness, Judged, Look, View};
 use crate::model::entry::Entry;
 use crate::model::moment::Moment;
@@ -61,6 +62,8 @@ pub enum Step {
         generation: Generation,
         /// A view of nothing.
         view: View,
+        /// What the age of that lets be done.
+        judged: Option<Judged>,
     },
     /// Ask for a block.
     Ask {
@@ -152,7 +155,7 @@ pub fn next_step(book: &mut Book, paging: &Paging, wish: &Wish<'_>, course: &mut
         return Step::Ask { block, newer: Some(newer), partly: true, fallback: Some(Box::new(fallback)) };
     }
     if view.parts.is_empty() && wish.span.start > 0 {
-        return Step::Behind { generation, view };
+        return Step::Behind { generation, view, judged };
     }
     Step::Answer { view, generation, judged }
 }

@@ -95,7 +95,8 @@ impl Chain {
             end: None,
             strict: place(strict),
         };
-        if let Some(end) = self.end.as_ref().filter(|end| end.place <= from || (end.exact && end.place <= to)) {
+        if let Some(end) = self.end.as_ref().filter(|end| end.place <= from || (end.exact && end.place <= to))
+        {
             view.more = false;
             view.end = Some((end.shown.clone(), end.place));
             to = end.place;
