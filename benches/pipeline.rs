@@ -30,7 +30,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::runtime::Runtime;
 use tollgate::model::Body;
-use tollgate::model::exchange::{Arrival, Notes};
+use tollgate::model::exchange::{Arrival, Notes, RequestId};
 use tollgate::model::key::Key;
 use tollgate::provision::reading;
 use tollgate::stages::observe::{Reported, Respond};
@@ -210,7 +210,7 @@ impl World<()> {
 
 impl<R: Respond> World<R> {
     fn arrival(&self, uri: Uri, headers: HeaderMap) -> Box<Arrival> {
-        let id = format!("5f3a9c1e-{:x}", self.next.fetch_add(1, Ordering::Relaxed));
+        let id = RequestId::Made { process: 0x5f3a_9c1e, count: self.next.fetch_add(1, Ordering::Relaxed) };
         Box::new(Arrival {
             method: Method::GET,
             uri,
@@ -220,7 +220,7 @@ impl<R: Respond> World<R> {
             version: http::Version::HTTP_11,
             peer: peer(),
             at: self.clock.now(),
-            notes: Notes::new(HeaderValue::try_from(id).unwrap()),
+            notes: Notes::new(id),
             interim: None,
         })
     }

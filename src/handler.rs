@@ -12,9 +12,10 @@ use http::{Request, Response, StatusCode};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::edge::listener::{Handler, Peer};
-use crate::model::exchange::{Arrival, Notes};
-use crate::model::{Body, Fault, FaultKind, Interim, Short};
-use crate::stages::observe::{REQUEST_ID, Reported, Respond};
+use crate::model::exchange::{Arrival, Notes, RequestId};
+use crate::model::fields::REQUEST_ID;
+use crate::model::{Body, Fault, FaultKind, Interim};
+use crate::stages::observe::{Reported, Respond};
 use crate::state::clock::Clock;
 
 /// The handler of the gate's listener: a way of requests that a reload replaces.
@@ -43,7 +44,7 @@ impl<P: Respond + 'static> Handler for Gate<P> {
     async fn handle(&self, request: Request<Body>, peer: &Peer) -> Response<Reported> {
         let (head, body) = request.into_parts();
         let notes = Notes::new(self.ids.of(&head.headers));
-        let id = notes.id.clone();
+        let noted = notes.clone();
         let arrival = Box::new(Arrival {
             method: head.method,
             uri: head.uri,
@@ -60,24 +61,20 @@ impl<P: Respond + 'static> Handler for Gate<P> {
         // A panic is this program's mistake: one request pays for it, counted by its report, and the process lives.
         match AssertUnwindSafe(way.respond(arrival)).catch_unwind().await {
             Ok(response) => response,
-            Err(panic) => panicked(panic.as_ref(), id),
+            Err(panic) => panicked(panic.as_ref(), &noted.id),
         }
     }
 }
 
-fn panicked(panic: &(dyn Any + Send), id: HeaderValue) -> Response<Reported> {
+fn panicked(panic: &(dyn Any + Send), id: &RequestId) -> Response<Reported> {
     let message =
         panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(
-        id = id.to_str().unwrap_or_default(),
-        message = message.unwrap_or("no message"),
-        "a request met a panic"
-    );
-    let problem = Fault::new(FaultKind::Internal).to_problem(id.to_str().unwrap_or_default());
+    tracing::error!(id = id.text(), message = message.unwrap_or("no message"), "a request met a panic");
+    let problem = Fault::new(FaultKind::Internal).to_problem(&id.text());
     let mut response = Response::new(Reported::unreported(Body::Full(problem.into())));
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    response.headers_mut().insert(REQUEST_ID, id);
+    response.headers_mut().insert(REQUEST_ID, id.to_value());
     response
 }
 
@@ -100,19 +97,14 @@ impl Ids {
     }
 
     /// The client's own id if it is visible ASCII of at most 128 characters, else a new one.
-    fn of(&self, headers: &HeaderMap) -> HeaderValue {
+    fn of(&self, headers: &HeaderMap) -> RequestId {
         let own = headers.get(REQUEST_ID).filter(|id| {
             let id = id.as_bytes();
             (1..=LONGEST_ID).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
         });
         if let Some(id) = own {
-            return id.clone();
+            return RequestId::Given(id.clone());
         }
-        let count = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut id = Short::<32>::new();
-        id.push_hex(self.process.into(), 8);
-        id.push("-");
-        id.push_hex(count, 1);
-        id.into_value("-")
+        RequestId::Made { process: self.process, count: self.next.fetch_add(1, Ordering::Relaxed) }
     }
 }

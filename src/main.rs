@@ -134,6 +134,7 @@ fn explain(path: &Path, json: bool, request: &str) -> Result<ExitCode, Failure> 
 }
 
 fn demo(options: Options) -> Result<ExitCode, Failure> {
+    forbid_core_dumps()?;
     let environment: Arc<dyn Environment> = Arc::new(config::System);
     log(&Log { format: LogFormat::Pretty, level: "warn".into() }, environment.as_ref())?;
     runtime()?.block_on(async {

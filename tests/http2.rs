@@ -176,6 +176,7 @@ fn status_of(block: &[u8]) -> u16 {
     let at = block.iter().position(|byte| byte & 0xe0 != 0x20).unwrap();
     match block[at] {
         0x88 => 200,
+        0x89 => 204,
         0x8c => 400,
         0x8d => 404,
         0x8e => 500,
@@ -253,6 +254,92 @@ async fn malformed_requests_are_stream_errors() {
         frames.write(get(3, "/nowhere", &[("te", "trailers")])).await.unwrap();
         assert_eq!(frames.find(HEADERS).await.map(|head| head.stream), Some(3), "{what}");
     }
+    assert_eq!(upstream.count(), 0);
+}
+
+/// Malformed as well (§8.2.1, §8.3.1), though parsers let it pass: 400, and nothing goes upstream.
+#[tokio::test]
+async fn what_parsers_let_pass_is_refused() {
+    let (upstream, gate) = start("").await;
+    let head = |method, authority, path, more: &[(&'static str, &'static str)]| {
+        let good = [(":method", method), (":scheme", "http"), (":authority", authority), (":path", path)];
+        block(&[&good, more].concat())
+    };
+    let with = |more: &[(&'static str, &'static str)]| head("GET", "gate.example", "/w/a", more);
+    for (what, fields, status) in [
+        ("a space before a value", with(&[("accept", " a/b")]), 400),
+        ("a space behind a value", with(&[("accept", "a/b ")]), 400),
+        ("a tab behind a value", with(&[("x-any", "a\t")]), 400),
+        (
+            "a scheme of another protocol",
+            block(&[(":method", "GET"), (":scheme", "ftp"), (":authority", "g"), (":path", "/w/a")]),
+            400,
+        ),
+        ("userinfo", head("GET", "u:p@gate.example", "/w/a", &[]), 400),
+        ("an asterisk for GET", head("GET", "gate.example", "*", &[]), 400),
+        ("an asterisk for OPTIONS", head("OPTIONS", "gate.example", "*", &[]), 204),
+        ("a tunnel", block(&[(":method", "CONNECT"), (":authority", "gate.example:443")]), 405),
+        ("TRACE", head("TRACE", "gate.example", "/w/a", &[]), 405),
+        ("an unknown expectation", with(&[("expect", "tea")]), 417),
+        (
+            "OPTIONS that may go no further",
+            head("OPTIONS", "gate.example", "/w/a", &[("max-forwards", "0")]),
+            204,
+        ),
+    ] {
+        let mut frames = Frames::connect(gate.addr(), &[]).await;
+        frames.write(frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields)).await.unwrap();
+        let head = frames.find(HEADERS).await.unwrap_or_else(|| panic!("{what}: no answer"));
+        assert_eq!(status_of(&head.payload), status, "{what}");
+    }
+    assert_eq!(upstream.count(), 0);
+    // What is refused before its parser says more was never a request.
+    for (what, fields) in [
+        (
+            "a second request within the path",
+            head("GET", "gate.example", "/w/a HTTP/1.1\r\n\r\nGET /w/b", &[]),
+        ),
+        ("a path without a slash", head("GET", "gate.example", "w/a", &[])),
+        (
+            "a second request within the method",
+            head("GET /w/b HTTP/1.1\r\n\r\nGET", "gate.example", "/w/a", &[]),
+        ),
+        ("a field within the authority", head("GET", "gate.example\r\nx: y", "/w/a", &[])),
+        (
+            "a target in place of the scheme",
+            block(&[
+                (":method", "GET"),
+                (":scheme", "http://other/a?"),
+                (":authority", "g"),
+                (":path", "/w/a"),
+            ]),
+        ),
+        (
+            "a tunnel by another protocol",
+            block(&[
+                (":method", "CONNECT"),
+                (":protocol", "websocket"),
+                (":scheme", "http"),
+                (":authority", "g"),
+                (":path", "/w/a"),
+            ]),
+        ),
+        ("two lengths that differ", with(&[("content-length", "0"), ("content-length", "1")])),
+        ("a name with a line break", with(&[("x\r\ny", "a")])),
+    ] {
+        let mut frames = Frames::connect(gate.addr(), &[]).await;
+        frames.write(frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields)).await.unwrap();
+        let refused = async {
+            while let Some(frame) = frames.read().await {
+                assert_ne!(frame.kind, HEADERS, "{what}: answered");
+                if matches!(frame.kind, RST_STREAM | GOAWAY) {
+                    return;
+                }
+            }
+        };
+        within("a refusal", refused).await;
+    }
+    gate.quiet().await;
     assert_eq!(upstream.count(), 0);
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Request, Response, Uri};
+use http::{Method, Request, Response, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -159,8 +159,13 @@ impl Stage<Signed<Grant>> for Upstreams {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        // "… an HTTP-to-HTTP gateway MUST send an appropriate Via header field in each inbound request" (RFC 9110 §7.6.3).
-        request.headers_mut().insert(header::VIA, HeaderValue::from_static("1.1 tollgate"));
+        // "A user agent SHOULD send Content-Length in a request when the method defines a meaning for enclosed content"
+        // (§8.6), also where there is none: some servers answer 411 otherwise.
+        if request.body().is_empty()
+            && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH)
+        {
+            request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         if let Some(interim) = interim {
             hyper::ext::on_informational(&mut request, move |said| {
                 relay(&interim, said.status(), said.headers());
@@ -217,6 +222,8 @@ fn relay(to: &Interim, status: http::StatusCode, headers: &HeaderMap) {
     if !matches!(status.as_u16(), 100 | 101) {
         let mut headers = headers.clone();
         strip_hop_by_hop(&mut headers);
+        // "A server MUST NOT send a Content-Length header field in any response with a status code of 1xx" (§8.6).
+        headers.remove(header::CONTENT_LENGTH);
         to.take(status, &headers);
     }
 }

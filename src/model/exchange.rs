@@ -23,6 +23,7 @@ use super::key::Key;
 use super::moment::Moment;
 use super::secret::Secret;
 use super::sent::Sent;
+use super::short::Short;
 
 /// A declared client, by its place in the plan; 0 is `anonymous`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,11 +65,25 @@ pub struct Certificate {
     pub names: Vec<String>,
 }
 
+/// A request's id, written out where it is shown: on the answer, in the log, in a problem.
+#[derive(Debug, Clone)]
+pub enum RequestId {
+    /// The client's: visible ASCII, at most 128 characters.
+    Given(HeaderValue),
+    /// One made here: a random word of the process, and a count.
+    Made {
+        /// The same for all requests of a process.
+        process: u32,
+        /// Another one for each.
+        count: u64,
+    },
+}
+
 /// What is found out about a request on its way, kept for its report however it ends.
 #[derive(Debug)]
 pub struct Notes {
-    /// The request's id: the client's, or one made here. Visible ASCII, at most 128 characters.
-    pub id: HeaderValue,
+    /// The request's id.
+    pub id: RequestId,
     /// Who asks; unset until authenticated.
     pub client: OnceLock<ClientId>,
     /// Which route; unset until routed.
@@ -132,6 +147,8 @@ pub struct Ask {
     pub route: RouteId,
     /// The method.
     pub method: Method,
+    /// The version it was sent in.
+    pub version: Version,
     /// What it means.
     pub question: Arc<Question>,
     /// The client's fields that may go upstream, or that say how it may be answered.
@@ -336,9 +353,41 @@ impl RouteId {
     }
 }
 
+impl RequestId {
+    /// As it is shown.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Given(id) => id.to_str().unwrap_or_default().to_owned(),
+            Self::Made { process, count } => format!("{process:08x}-{count:x}"),
+        }
+    }
+
+    /// As a field shows it.
+    pub fn to_value(&self) -> HeaderValue {
+        match self {
+            Self::Given(id) => id.clone(),
+            Self::Made { .. } => {
+                let mut id = Short::<32>::new();
+                self.push_made(&mut id);
+                id.into_value("-")
+            }
+        }
+    }
+
+    /// Adds it to `text` if it was made here; how many bytes that were.
+    pub fn push_made<const N: usize>(&self, text: &mut Short<N>) -> Option<usize> {
+        let Self::Made { process, count } = self else { return None };
+        let before = text.as_bytes().len();
+        text.push_hex((*process).into(), 8);
+        text.push("-");
+        text.push_hex(*count, 1);
+        Some(text.as_bytes().len() - before)
+    }
+}
+
 impl Notes {
     /// Nothing known yet but the id.
-    pub fn new(id: HeaderValue) -> Arc<Self> {
+    pub fn new(id: RequestId) -> Arc<Self> {
         Arc::new(Self { id, client: OnceLock::new(), route: OnceLock::new(), question: OnceLock::new() })
     }
 }

@@ -62,6 +62,8 @@ struct Head {
     last: u8,
     is_cut: bool,
     has_request_line: bool,
+    /// Whether the request line has a `#`, however much of it is kept.
+    is_marked: bool,
     length: Option<u64>,
     coded: bool,
 }
@@ -119,6 +121,10 @@ impl Framing {
                     let chunk = if left == 0 { Chunk::BytesCr } else { Chunk::Bytes };
                     self.at = At::Chunked(chunk, left);
                 }
+                // A line of trailers that ends in a bare line feed is still open to hyper, and over to others.
+                At::Chunked(Chunk::Trailer | Chunk::TrailerLine, _) if *first == b'\n' => {
+                    return Err(Refused { before: bytes.len() - rest.len() });
+                }
                 At::Chunked(chunk, size) => {
                     self.at = chunk.step(*first, size);
                     rest = after;
@@ -141,6 +147,7 @@ impl Head {
     fn keep(&mut self, part: &[u8]) {
         let room = KEPT.saturating_sub(self.line.len());
         self.is_cut |= part.len() > room;
+        self.is_marked |= !self.has_request_line && memchr::memchr(b'#', part).is_some();
         self.line.extend_from_slice(part.get(..room).unwrap_or(part));
         self.last = part.last().copied().unwrap_or(self.last);
     }
@@ -166,7 +173,9 @@ impl Head {
         // before it may not have.
         let Some((b'\r', line)) = line.split_last() else { return Line::Refused };
         if !std::mem::replace(&mut self.has_request_line, true) {
-            return Line::More;
+            // No form of a target has a fragment (RFC 9112 §3.2); hyper cuts it off without a word.
+            let has_fragment = self.is_marked || memchr::memchr(b'#', line).is_some();
+            return if has_fragment { Line::Refused } else { Line::More };
         }
         let Some(first) = line.first() else { return Line::End };
         match first {
@@ -257,6 +266,12 @@ mod tests {
             ("A\r\nTransfer-Encoding: chunked\r\nContent-Lengths: 1\r\n\r\n", true),
             ("A\r\nContent-Length: 4611686018427387904\r\n\r\n", false),
             ("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", true),
+            ("GET /a#b HTTP/1.1\r\nB: 1\r\n\r\n", false),
+            ("GET /a HTTP/1.1\r\nB: #\r\n\r\n", true),
+            (&format!("GET /{}#b HTTP/1.1\r\n\r\n", "a".repeat(2 * KEPT)), false),
+            ("A\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: 1\r\n\r\n", true),
+            ("A\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: 1\n\r\n", false),
+            ("A\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\n", false),
         ] {
             let mut whole = Framing::default();
             assert_eq!(whole.read(head.as_bytes()).is_ok(), passes, "{head:?}");

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::vary;
@@ -72,6 +73,20 @@ impl Forwarding {
         forwarded
     }
 
+    /// "… an HTTP-to-HTTP gateway MUST send an appropriate Via header field in each inbound request message" (RFC 9110
+    /// §7.6.3): the version the request came in, behind those it passed before where the route passes every field.
+    pub fn via(&self, headers: &HeaderMap, version: Version) -> HeaderValue {
+        let own = match version {
+            Version::HTTP_10 => "1.0 tollgate",
+            Version::HTTP_2 => "2 tollgate",
+            _ => "1.1 tollgate",
+        };
+        let before = vary::combined(headers, &header::VIA).filter(|_| self.allowed == ForwardHeaders::All);
+        let whole = before.map(|before| [&before, &b", "[..], own.as_bytes()].concat());
+        let whole = whole.and_then(|whole| HeaderValue::try_from(whole).ok());
+        whole.unwrap_or(HeaderValue::from_static(own))
+    }
+
     /// What goes upstream of the field `name`, all its lines as one: the same as in [`Forwarding::of`], without making
     /// a map.
     pub fn sent<'a>(&self, headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
@@ -112,7 +127,15 @@ fn may_cross(name: &HeaderName, listed: &[HeaderName], credentials: &[HeaderName
     !HOP_BY_HOP.contains(name)
         && !OURS.contains(name)
         && !listed.contains(name)
+        && !is_twin_of_ours(name)
         && !credentials.iter().any(|credential| looks_like(name.as_str(), credential.as_str()))
+}
+
+/// Whether some server would take a field for one of a connection, of its framing, or of the gate's own:
+/// `Content_Length`.
+fn is_twin_of_ours(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.contains('_') && HOP_BY_HOP.iter().chain(&OURS).any(|ours| looks_like(name, ours.as_str()))
 }
 
 /// Removes from an upstream's fields those of its connection.
@@ -225,6 +248,9 @@ mod tests {
             ("accept", "c/d"),
             ("api-key", "mine"),
             ("api_key", "mine"),
+            ("content_length", "9"),
+            ("transfer_encoding", "chunked"),
+            ("x_request_id", "mine"),
             ("x-listed", "1"),
             ("connection", "close, X-Listed"),
             ("te", "trailers"),

@@ -70,6 +70,9 @@ impl HeadRules {
                 why: "the gate does not answer for this host",
             });
         }
+        if version == Version::HTTP_2 {
+            trimmed(headers)?;
+        }
         codings(headers)?;
         expectations(version, headers)
     }
@@ -77,6 +80,10 @@ impl HeadRules {
 
 /// "request-target = origin-form / absolute-form / authority-form / asterisk-form" (RFC 9112 §3.2).
 fn form(method: &Method, uri: &Uri) -> Result<(), Objection> {
+    // "The asterisk-form of request-target is only used for a server-wide OPTIONS request" (§3.2.4).
+    if uri.path() == "*" && *method != Method::OPTIONS {
+        return Err(malformed("a target begins with a slash"));
+    }
     match (uri.scheme_str(), uri.authority()) {
         // "The authority-form of request-target is only used for CONNECT requests" (§3.2.3).
         (None, Some(_)) if *method == Method::CONNECT => {
@@ -86,10 +93,6 @@ fn form(method: &Method, uri: &Uri) -> Result<(), Objection> {
         (Some("http" | "https"), Some(authority)) if is_host(authority.as_str()) => Ok(()),
         (Some("http" | "https"), _) => Err(malformed("the target names no valid host")),
         (Some(_), _) => Err(malformed("the target's scheme is neither http nor https")),
-        // "The asterisk-form of request-target is only used for a server-wide OPTIONS request" (§3.2.4).
-        (None, None) if uri.path() == "*" && *method != Method::OPTIONS => {
-            Err(malformed("a target begins with a slash"))
-        }
         (None, None) => Ok(()),
     }
 }
@@ -125,6 +128,17 @@ fn host<'a>(uri: &'a Uri, version: Version, headers: &'a HeaderMap) -> Result<Op
             Err(malformed("the Host is not the :authority"))
         }
         _ => Ok(authority.or(named)),
+    }
+}
+
+/// "A field value MUST NOT start or end with an ASCII whitespace character (ASCII SP or HTAB, 0x20 or 0x09)" (RFC 9113
+/// §8.2.1); a parser of HTTP/1.1 has taken it off.
+fn trimmed(headers: &HeaderMap) -> Result<(), Objection> {
+    let is_blank = |byte: Option<&u8>| byte.is_some_and(|byte| matches!(byte, b' ' | b'\t'));
+    let is_padded = |value: &[u8]| is_blank(value.first()) || is_blank(value.last());
+    match headers.values().any(|value| is_padded(value.as_bytes())) {
+        true => Err(malformed("a field's value begins or ends with a blank")),
+        false => Ok(()),
     }
 }
 
@@ -187,6 +201,15 @@ fn expectations(version: Version, headers: &HeaderMap) -> Result<(), Objection> 
         return Ok(());
     }
     Err(Objection { kind: FaultKind::ExpectationUnknown, why: "the gate knows only 100-continue" })
+}
+
+/// How often a request may still be passed on, where that is asked of the gate: "Each intermediary that receives a TRACE or
+/// OPTIONS request containing a Max-Forwards header field MUST check and update its value prior to forwarding the request"
+/// (RFC 9110 §7.6.2), and of other methods "MAY ignore" it. TRACE is never passed on.
+pub fn forwards_left(method: &Method, headers: &HeaderMap) -> Option<u64> {
+    let value = headers.get(header::MAX_FORWARDS).filter(|_| *method == Method::OPTIONS)?;
+    let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    digits.parse().ok()
 }
 
 /// "If there are multiple Cookie header fields after decompression, these MUST be concatenated into a single octet string
@@ -264,16 +287,16 @@ pub fn unite_lengths(headers: &mut HeaderMap) {
 /// # Errors
 /// A path that some server would read as another: with dot segments, encoded slashes, backslashes or controls.
 pub fn normalized(target: &str) -> Result<Option<String>, Objection> {
-    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let (path, query) = match memchr::memchr(b'?', target.as_bytes()) {
+        Some(at) => (&target[..at], Some(&target[at + 1..])),
+        None => (target, None),
+    };
     let written = normalized_path(path)?;
-    let query = query.map(|query| (query, utf8_percent_encode(query, BEYOND_ASCII)));
-    let is_same =
-        matches!(written, Cow::Borrowed(_)) && query.as_ref().is_none_or(|(query, _)| query.is_ascii());
-    if is_same {
+    if matches!(written, Cow::Borrowed(_)) && query.is_none_or(str::is_ascii) {
         return Ok(None);
     }
     Ok(Some(match query {
-        Some((_, query)) => format!("{written}?{query}"),
+        Some(query) => format!("{written}?{}", utf8_percent_encode(query, BEYOND_ASCII)),
         None => written.into_owned(),
     }))
 }
@@ -293,6 +316,10 @@ pub fn normalized_path(path: &str) -> Result<Cow<'_, str>, Objection> {
         let written = rewritten(path)?;
         if written == path { Cow::Borrowed(path) } else { Cow::Owned(written) }
     };
+    // Few paths have a dot at all.
+    if memchr::memchr(b'.', written.as_bytes()).is_none() {
+        return Ok(written);
+    }
     // A parameter hides nothing: some servers cut `;…` off a segment before they look at it.
     let names = written.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
     if names.clone().any(|name| matches!(name, "." | "..")) {
@@ -364,6 +391,20 @@ mod tests {
             ("a,b", false),
         ] {
             assert_eq!(is_host(text), is, "{text}");
+        }
+    }
+
+    #[test]
+    fn options_are_passed_on_as_often_as_they_may() {
+        for (method, value, left) in [
+            (Method::OPTIONS, "0", Some(0)),
+            (Method::OPTIONS, "12", Some(12)),
+            (Method::OPTIONS, "+1", None),
+            (Method::OPTIONS, "many", None),
+            (Method::GET, "0", None),
+        ] {
+            let headers = HeaderMap::from_iter([(header::MAX_FORWARDS, HeaderValue::from_static(value))]);
+            assert_eq!(forwards_left(&method, &headers), left, "{method} {value}");
         }
     }
 

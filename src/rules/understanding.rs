@@ -191,15 +191,22 @@ impl Reading {
     }
 
     fn without_credentials<'a>(&self, query: &'a str) -> Cow<'a, str> {
-        let carries = |pair: &&str| {
+        let carries = |pair: &str| {
             let name = pair.split('=').next().unwrap_or_default().replace('+', " ");
             let name = percent_decode_str(&name).decode_utf8_lossy();
-            self.credentials.iter().any(|credential| looks_like(&name, credential))
+            // Some servers read `token[]` and `token[0]` as lists of the same name.
+            let name = name.split('[').next().unwrap_or_default().trim();
+            self.credentials.iter().any(|credential| looks_like(name, credential))
         };
-        if self.credentials.is_empty() || !query.split('&').any(|pair| carries(&pair)) {
+        // To some servers a `;` separates as `&` does. To the others it is part of a value, which it stays when encoded.
+        let hides = |pair: &str| pair.contains(';') && pair.split(';').any(carries);
+        if self.credentials.is_empty() || !query.split('&').any(|pair| carries(pair) || hides(pair)) {
             return Cow::Borrowed(query);
         }
-        Cow::Owned(query.split('&').filter(|pair| !carries(pair)).collect::<Vec<_>>().join("&"))
+        let kept = query.split('&').filter(|pair| !carries(pair));
+        let plain =
+            kept.map(|pair| if hides(pair) { pair.replace(';', "%3B").into() } else { Cow::from(pair) });
+        Cow::Owned(plain.collect::<Vec<_>>().join("&"))
     }
 
     fn header(&self, understood: Option<&Understood>) -> Option<HeaderValue> {
@@ -273,6 +280,9 @@ mod tests {
             ("/a", None, "/a", "b=2&a=1&b=1&&c", "/v1/a?a=1&b=2&b=1&c"),
             ("/a", None, "/a", "api_key=mine&b=1", "/v1/a?b=1"),
             ("/a", None, "/a", "API%2Dkey=mine&%61pi_key", "/v1/a"),
+            ("/a", None, "/a", "api_key[]=mine&api_key%5B0%5D=mine&+api_key=mine", "/v1/a"),
+            ("/a", None, "/a", "b=1;api_key=mine&c=1;d", "/v1/a?b=1%3Bapi_key=mine&c=1;d"),
+            ("/a", None, "/a", "api_key;b=1&api_keys=1", "/v1/a?api_key%3Bb=1&api_keys=1"),
         ] {
             let (question, _) = reading(route, replaced).read(path, query);
             assert_eq!(question.target, target, "{route} {path}?{query}");

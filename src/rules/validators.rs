@@ -50,10 +50,8 @@ pub fn ask_whether_changed(headers: &mut HeaderMap, entry: &Entry) -> bool {
     for (from, to) in
         [(header::ETAG, header::IF_NONE_MATCH), (header::LAST_MODIFIED, header::IF_MODIFIED_SINCE)]
     {
-        if let Some(value) = entry.fields.first(&from)
-            && let Ok(value) = HeaderValue::from_maybe_shared(value)
-        {
-            headers.insert(to, value);
+        if let Some(value) = entry.fields.value(&from) {
+            headers.insert(to, value.clone());
             asks = true;
         }
     }
@@ -85,7 +83,7 @@ pub fn freshened(entry: &Entry, said: &HeaderMap) -> Option<HeaderMap> {
     let held = entry.fields.first(&header::ETAG);
     if let Some(new) = said.get(header::ETAG).and_then(|value| Tag::parse(value.as_bytes()))
         && !new.weak
-        && !held.as_deref().and_then(Tag::parse).is_some_and(|held| held.matches_weakly(new))
+        && !held.and_then(Tag::parse).is_some_and(|held| held.matches_weakly(new))
     {
         return None;
     }
@@ -127,8 +125,8 @@ pub enum Conditions {
 /// Judges a request's conditions against `entry`, in the order of RFC 9110 §13.2.2.
 pub fn judge(asked: &HeaderMap, entry: &Entry, wall: SystemTime) -> Conditions {
     let tag = entry.fields.first(&header::ETAG);
-    let tag = tag.as_deref().and_then(Tag::parse);
-    let modified = entry.fields.first(&header::LAST_MODIFIED).and_then(|value| dates::parse(&value, wall));
+    let tag = tag.and_then(Tag::parse);
+    let modified = entry.fields.first(&header::LAST_MODIFIED).and_then(|value| dates::parse(value, wall));
     let date = |name| asked.get(name).and_then(|value: &HeaderValue| dates::parse(value.as_bytes(), wall));
     // 1. "When recipient is the origin server and If-Match is present"; a cache that knows its answer may say so too.
     if asked.contains_key(header::IF_MATCH) {
@@ -154,7 +152,7 @@ pub fn judge(asked: &HeaderMap, entry: &Entry, wall: SystemTime) -> Conditions {
         asked.contains_key(header::IF_MODIFIED_SINCE).then(|| date(header::IF_MODIFIED_SINCE)).flatten();
     let Some(since) = since else { return Conditions::Hold };
     let changed =
-        modified.or_else(|| entry.fields.first(&header::DATE).and_then(|value| dates::parse(&value, wall)));
+        modified.or_else(|| entry.fields.first(&header::DATE).and_then(|value| dates::parse(value, wall)));
     if changed.is_some_and(|changed| changed <= since) { Conditions::NotModified } else { Conditions::Hold }
 }
 
@@ -191,11 +189,11 @@ pub fn allows_range(asked: &HeaderMap, entry: &Entry, wall: SystemTime) -> bool 
     let Some(wished) = asked.get(header::IF_RANGE) else { return true };
     if let Some(tag) = Tag::parse(wished.as_bytes()) {
         let held = entry.fields.first(&header::ETAG);
-        return held.as_deref().and_then(Tag::parse).is_some_and(|held| held.matches_strongly(tag));
+        return held.and_then(Tag::parse).is_some_and(|held| held.matches_strongly(tag));
     }
     let since = dates::parse(wished.as_bytes(), wall);
-    let modified = entry.fields.first(&header::LAST_MODIFIED).and_then(|value| dates::parse(&value, wall));
-    let dated = entry.fields.first(&header::DATE).and_then(|value| dates::parse(&value, wall));
+    let modified = entry.fields.first(&header::LAST_MODIFIED).and_then(|value| dates::parse(value, wall));
+    let dated = entry.fields.first(&header::DATE).and_then(|value| dates::parse(value, wall));
     // A date is strong only where the response was made at least a second later (§8.8.2.2).
     let strong = matches!((modified, dated), (Some(modified), Some(dated)) if modified + Duration::from_secs(1) <= dated);
     strong && since.is_some() && since == modified

@@ -16,7 +16,7 @@ use crate::rules::headers::Forwarding;
 use crate::rules::reuse::{self, Policy, Verdict};
 use crate::rules::serving::{self, Shaped, Wishes};
 use crate::rules::stale::{self, FAILURE_SPEAKS_FOR, failure, seconds, seconds_over, speaks_for_others};
-use crate::rules::{ranges, validators, vary};
+use crate::rules::{message, ranges, validators, vary};
 use crate::state::clock::Clock;
 use crate::state::store::{Found, Store};
 use crate::state::tasks::Tasks;
@@ -187,8 +187,8 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
         sharing: Sharing,
         held: Option<Arc<Entry>>,
     ) -> Result<Answer, Fault> {
-        let Ask { client, route, method, question, headers, body, deadline, hurried, interim, .. } = ask;
-        let headers = asking(rules, &headers, &method, &sharing, held.as_deref());
+        let headers = asking(rules, &ask, &ask.method, &sharing, held.as_deref());
+        let Ask { client, route, method, question, body, deadline, hurried, interim, .. } = ask;
         let fetch = Fetch {
             client,
             route,
@@ -254,7 +254,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
             route: ask.route,
             method: Method::GET,
             question,
-            headers: asking(rules, &ask.headers, &Method::GET, &sharing, Some(entry)),
+            headers: asking(rules, ask, &Method::GET, &sharing, Some(entry)),
             body: crate::model::Body::Empty,
             deadline: now + rules.patience,
             hurried: false,
@@ -299,15 +299,21 @@ impl Fallback {
 /// The fields of a call. One that serves everyone asks for the whole, on nobody's conditions but the gate's own.
 fn asking(
     rules: &CacheRules,
-    headers: &HeaderMap,
+    ask: &Ask,
     method: &Method,
     sharing: &Sharing,
     held: Option<&Entry>,
 ) -> HeaderMap {
-    if !method.is_safe() {
-        return rules.forwarding.of_unsafe(headers);
+    let forwarding = &rules.forwarding;
+    let mut headers =
+        if method.is_safe() { forwarding.of(&ask.headers) } else { forwarding.of_unsafe(&ask.headers) };
+    headers.insert(header::VIA, forwarding.via(&ask.headers, ask.version));
+    if let Some(left) = message::forwards_left(method, &ask.headers) {
+        headers.insert(header::MAX_FORWARDS, left.saturating_sub(1).into());
     }
-    let mut headers = rules.forwarding.of(headers);
+    if !method.is_safe() {
+        return headers;
+    }
     if held.is_some() || matches!(sharing, Sharing::Shared { .. }) {
         serving::without_conditions(&mut headers);
     }

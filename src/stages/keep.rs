@@ -18,7 +18,7 @@ use crate::model::cache_status::CacheStatus;
 use crate::model::entry::Entry;
 use crate::model::exchange::{Answer, Call, Content, Passed, Question, RouteId};
 use crate::model::fault::Called;
-use crate::model::{Fault, FaultKind, Fields, Moment};
+use crate::model::{Fault, FaultKind, Moment};
 use crate::rules::addresses::{self, Addresses};
 use crate::rules::reuse::{self, Admission, Exchange, Kept, Policy, Refusal};
 use crate::rules::{groups, ranges, targeted, validators, vary};
@@ -279,7 +279,7 @@ impl<S> Keep<S> {
             true => addresses.item_tags(asked.route, &body),
             false => Box::default(),
         };
-        let parts = (status, Fields::from_map(&fields), body);
+        let parts = (status, self.given.store.packed(&fields), body);
         Entry::new(parts, arrived, kept.initial_age, kept.facts, kept.selectors)
             .asked_at(asked.began)
             .with_part(part)

@@ -17,16 +17,13 @@ use tower_layer::Layer;
 use super::Stage;
 use crate::model::body::{Body, BodyError};
 use crate::model::cache_status::CacheStatus;
-use crate::model::exchange::{Answer, Arrival, Content, Notes, Passed, Timing};
+use crate::model::exchange::{Answer, Arrival, Content, Notes, Passed, RequestId, Timing};
 use crate::model::fault::{Called, Level};
+use crate::model::fields::{CACHE_STATUS, Delivery, REQUEST_ID, SERVER_TIMING, VIA};
 use crate::model::{Fault, FaultKind, Moment, Short};
 use crate::state::clock::Clock;
 use crate::state::metrics::RouteMeters;
 
-/// The field that names a request.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const UNDERSTOOD: HeaderName = HeaderName::from_static("tollgate-understood");
 
 /// What is counted.
@@ -91,11 +88,9 @@ impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
         report.take(&result);
         let gate = report.reports.clock.now().since(report.began);
         let (status, mut headers, body) = match result {
-            Ok(answer) => answered(answer),
-            Err(fault) => refused(&fault, &report.notes),
+            Ok(answer) => answered(answer, gate, &report.notes.id),
+            Err(fault) => refused(&fault, gate, &report.notes.id),
         };
-        headers.insert(REQUEST_ID, report.notes.id.clone());
-        headers.insert(SERVER_TIMING, server_timing(gate, report.timing));
         if let Some(understood) = report.notes.question.get().and_then(|question| question.understood.clone())
         {
             headers.insert(UNDERSTOOD, understood);
@@ -109,14 +104,19 @@ impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
     }
 }
 
-fn answered(answer: Answer) -> (StatusCode, HeaderMap, Body) {
-    let Answer { content, cache, .. } = answer;
+fn answered(answer: Answer, total: Duration, id: &RequestId) -> (StatusCode, HeaderMap, Body) {
+    let Answer { content, cache, timing } = answer;
     let (status, mut headers, body) = match content {
+        // The way of nearly every answer.
+        Content::Held(entry, age) if matches!(cache, CacheStatus::Hit { .. }) => {
+            let headers = entry.fields.to_answer(delivery(age, cache, (total, timing), id));
+            return (entry.status, headers, Body::Full(entry.body.clone()));
+        }
         Content::Held(entry, age) => {
             let mut headers = entry.fields.to_map(8);
             // "The presence of an Age header field implies that the response was not generated or validated by the
             // origin server for this request" (RFC 9111 §5.1).
-            if matches!(cache, CacheStatus::Hit { .. }) || age >= Duration::from_secs(1) {
+            if age >= Duration::from_secs(1) {
                 headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
             }
             (entry.status, headers, Body::Full(entry.body.clone()))
@@ -124,13 +124,15 @@ fn answered(answer: Answer) -> (StatusCode, HeaderMap, Body) {
         Content::Passed(Passed { status, headers, body, .. }) => (status, headers, body),
     };
     if cache != CacheStatus::Own {
-        headers.append(header::VIA, HeaderValue::from_static("1.1 tollgate"));
-        headers.append(CACHE_STATUS, cache_status(cache));
+        headers.append(header::VIA, VIA);
+        headers.append(CACHE_STATUS, written(|value| push_cache_status(value, cache)));
     }
+    headers.insert(REQUEST_ID, id.to_value());
+    headers.insert(SERVER_TIMING, written(|value| push_server_timing(value, total, timing)));
     (status, headers, body)
 }
 
-fn refused(fault: &Fault, notes: &Notes) -> (StatusCode, HeaderMap, Body) {
+fn refused(fault: &Fault, total: Duration, id: &RequestId) -> (StatusCode, HeaderMap, Body) {
     let status = fault.kind.row().status;
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -148,14 +150,42 @@ fn refused(fault: &Fault, notes: &Notes) -> (StatusCode, HeaderMap, Body) {
     if fault.kind.ends_connection() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let problem = fault.to_problem(notes.id.to_str().unwrap_or_default());
+    headers.insert(REQUEST_ID, id.to_value());
+    headers.insert(SERVER_TIMING, written(|value| push_server_timing(value, total, Timing::default())));
+    let problem = fault.to_problem(&id.text());
     (status, headers, Body::Full(problem.into()))
 }
 
-fn cache_status(cache: CacheStatus) -> HeaderValue {
-    let mut value = Short::<96>::new();
+/// What is new on every answer from memory, written one behind the other into one allocation.
+fn delivery(age: Duration, cache: CacheStatus, time: (Duration, Timing), id: &RequestId) -> Delivery {
+    let mut text = Text::new();
+    text.push_decimal(age.as_secs(), 1);
+    let age = text.as_bytes().len();
+    push_cache_status(&mut text, cache);
+    let cache_status = text.as_bytes().len() - age;
+    push_server_timing(&mut text, time.0, time.1);
+    let server_timing = text.as_bytes().len() - age - cache_status;
+    let request_id = id.push_made(&mut text);
+    let mut bytes = Bytes::copy_from_slice(text.as_bytes());
+    let mut value = |length| {
+        // Only ASCII was written, so this cannot fail; an empty value is better than a panic.
+        HeaderValue::from_maybe_shared(bytes.split_to(length)).unwrap_or(HeaderValue::from_static(""))
+    };
+    let (age, cache_status, server_timing) = (value(age), value(cache_status), value(server_timing));
+    Delivery { age, cache_status, server_timing, request_id: request_id.map_or_else(|| id.to_value(), value) }
+}
+
+/// What has room for everything that is written at once.
+type Text = Short<256>;
+
+fn written(write: impl FnOnce(&mut Text)) -> HeaderValue {
+    let mut text = Text::new();
+    write(&mut text);
+    text.into_value("")
+}
+
+fn push_cache_status(value: &mut Text, cache: CacheStatus) {
     match cache {
-        // The way of nearly every answer.
         CacheStatus::Hit { ttl, stale: None } => {
             value.push("tollgate; hit; ttl=");
             value.push_decimal(ttl.unsigned_abs(), 1);
@@ -163,29 +193,26 @@ fn cache_status(cache: CacheStatus) -> HeaderValue {
         // Writing to a Short cannot fail.
         _ => drop(write!(value, "tollgate; {cache}")),
     }
-    value.into_value("tollgate")
 }
 
 /// `gate;dur=0.2, wait;dur=1200, upstream;dur=83`, in milliseconds.
-fn server_timing(total: Duration, timing: Timing) -> HeaderValue {
+fn push_server_timing(value: &mut Text, total: Duration, timing: Timing) {
     let upstream = timing.upstream.unwrap_or_default();
     let gate = total.saturating_sub(timing.wait + upstream);
-    let mut value = Short::<128>::new();
     value.push("gate;dur=");
-    push_millis(&mut value, gate);
+    push_millis(value, gate);
     if !timing.wait.is_zero() {
         value.push(", wait;dur=");
-        push_millis(&mut value, timing.wait);
+        push_millis(value, timing.wait);
     }
     if timing.upstream.is_some() {
         value.push(", upstream;dur=");
-        push_millis(&mut value, upstream);
+        push_millis(value, upstream);
     }
-    value.into_value("gate")
 }
 
 /// Milliseconds with three decimals.
-fn push_millis<const N: usize>(value: &mut Short<N>, duration: Duration) {
+fn push_millis(value: &mut Text, duration: Duration) {
     let micros = duration.as_secs() * 1_000_000 + u64::from(duration.subsec_micros());
     value.push_decimal(micros / 1000, 1);
     value.push(".");
@@ -301,12 +328,11 @@ impl Drop for Report {
                 meters.count_param(name.map_or("unknown", String::as_str), rule);
             }
         }
-        let id = self.notes.id.to_str().unwrap_or_default();
         let (route, client) = (meters.name(), meters.client(client));
         let millis = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         tracing::info!(
             target: "tollgate::request",
-            id,
+            id = self.notes.id.text(),
             method = self.method.as_str(),
             route,
             client,
@@ -321,10 +347,10 @@ impl Drop for Report {
         );
         match self.fault {
             Some((kind, Level::Warn, called)) => {
-                tracing::warn!(target: "tollgate::fault", id, route, kind, called = called.as_str(), "fault");
+                tracing::warn!(target: "tollgate::fault", id = self.notes.id.text(), route, kind, called = called.as_str(), "fault");
             }
             Some((kind, Level::Error, called)) => {
-                tracing::error!(target: "tollgate::fault", id, route, kind, called = called.as_str(), "fault");
+                tracing::error!(target: "tollgate::fault", id = self.notes.id.text(), route, kind, called = called.as_str(), "fault");
             }
             _ => {}
         }

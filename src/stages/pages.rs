@@ -234,7 +234,12 @@ impl<S: Stage<Block> + 'static> Pages<S> {
         reason: Forwarded,
     ) -> Result<Answer, Fault> {
         route.meters.forwarded(reason);
-        let window = ask.question.window;
+        let window = going.moved.or(ask.question.window);
+        if let Some(moved) = going.moved
+            && let Some(question) = route.paging.reading.with_window(&ask.question, moved)
+        {
+            ask.question = Arc::new(question);
+        }
         if route.forwarding.sent(&ask.headers, &header::ACCEPT_ENCODING).is_none() {
             ask.headers.remove(header::ACCEPT_ENCODING);
         }
@@ -242,7 +247,7 @@ impl<S: Stage<Block> + 'static> Pages<S> {
         answer.timing.wait += going.timing.wait;
         if let (Content::Held(entry, _), Some(window)) = (&answer.content, window) {
             let now = self.given.clock.now();
-            route.learn(entry, window.size, reason, (going.collection.as_deref(), &going.span), now);
+            route.learn(entry, window.size, reason, now);
         }
         Ok(answer)
     }
@@ -277,6 +282,7 @@ fn block_ask(route: &PagedRoute, ask: &Ask, (block, size): (u64, u64)) -> Option
         client: ask.client,
         route: ask.route,
         method: Method::GET,
+        version: ask.version,
         question: Arc::new(question),
         headers,
         body: Body::Empty,

@@ -5,16 +5,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, Uri};
+use http::{Method, StatusCode, Uri};
 
 use super::{Decide, Next};
-use crate::model::exchange::{Arrival, Ask, ClientId, Known, Question, RouteId, Routed};
-use crate::model::{Fault, FaultKind};
+use crate::model::exchange::{Answer, Arrival, Ask, ClientId, Known, Question, RouteId, Routed};
+use crate::model::{Body, Fault, FaultKind};
 use crate::rules::forwarded::{self, Network};
 use crate::rules::identity::{Clients, Sender};
-use crate::rules::message::{HeadRules, Objection, normalized};
+use crate::rules::message::{HeadRules, Objection, forwards_left, normalized};
 use crate::rules::params::{Params, Refusal};
 use crate::rules::routes::{Methods, Routes};
 use crate::rules::understanding::{Reading, prefers_strict, stated_timeout};
@@ -92,7 +92,7 @@ impl Decide<Box<Arrival>> for Authenticate {
 /// The gate's own pages under `/-/`, answered before any route.
 pub trait OwnPages: Send + Sync {
     /// The page that `known` asks for, if there is one at its path.
-    fn answer(&self, known: &Known) -> Option<Result<crate::model::exchange::Answer, Fault>>;
+    fn answer(&self, known: &Known) -> Option<Result<Answer, Fault>>;
 }
 
 /// What routing knows of a route.
@@ -133,6 +133,11 @@ impl Decide<Known> for Route {
         {
             return Next::End(result);
         }
+        let method = &known.arrival.method;
+        if path == "*" {
+            // OPTIONS of the gate as a whole: "a 'ping' or 'no-op' type of method" (RFC 9110 §9.3.7).
+            return Next::End(Ok(no_content(HeaderMap::new(), &known)));
+        }
         let found = self.routes.find(path);
         let Some((route, lane)) = found.and_then(|route| Some((route, self.lanes.get(route.place())?)))
         else {
@@ -145,12 +150,24 @@ impl Decide<Known> for Route {
                 fault.detail(format!("route {} is not among this client's `routes`", lane.name)),
             );
         }
-        let method = &known.arrival.method;
         if !lane.methods.allow(method) {
             return Next::refuse(method_not_allowed(lane, method));
         }
+        if forwards_left(method, &known.arrival.headers) == Some(0) {
+            // "… the intermediary MUST NOT forward the request; instead, the intermediary MUST respond as the final
+            // recipient" (RFC 9110 §7.6.2).
+            let allow = HeaderValue::try_from(lane.methods.to_string()).ok();
+            return Next::End(Ok(no_content(
+                allow.map(|allow| (header::ALLOW, allow)).into_iter().collect(),
+                &known,
+            )));
+        }
         Next::On(Routed { arrival: known.arrival, client: known.client, route })
     }
+}
+
+fn no_content(headers: HeaderMap, known: &Known) -> Answer {
+    Answer::own(StatusCode::NO_CONTENT, headers, Body::Empty, known.arrival.at)
 }
 
 fn method_not_allowed(lane: &Lane, method: &Method) -> Fault {
@@ -194,7 +211,7 @@ impl Decide<Routed> for Understand {
         let Some(lens) = self.lenses.get(route.place()) else {
             return Next::refuse(FaultKind::NoSuchRoute);
         };
-        let Arrival { method, mut uri, headers, body, peer, at, notes, interim, .. } = *arrival;
+        let Arrival { method, mut uri, version, headers, body, peer, at, notes, interim, .. } = *arrival;
         let walk = lens.reading.window.and_then(|_| walk(&mut uri, &headers));
         let strict = self.strict.get(client.place()).is_some_and(|strict| *strict);
         let question = match self.question(lens, (route, &uri), strict || prefers_strict(&headers)) {
@@ -212,6 +229,7 @@ impl Decide<Routed> for Understand {
             client,
             route,
             method,
+            version,
             question,
             headers,
             body,

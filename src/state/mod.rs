@@ -10,6 +10,7 @@ pub mod paged;
 pub mod quota;
 pub mod relay;
 pub mod remembered;
+pub mod shapes;
 pub mod store;
 pub mod tasks;
 pub mod windows;

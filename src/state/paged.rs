@@ -1,7 +1,6 @@
 //! A paged route as it runs: its rules, what is believed of its upstream, and what is counted of it.
 
 use std::io::Read as _;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,13 +10,12 @@ use http::StatusCode;
 use http::header;
 use prometheus::IntCounter;
 
-use super::collections::Collection;
 use super::metrics::Metrics;
 use crate::model::Fields;
 use crate::model::entry::Entry;
 use crate::model::moment::Moment;
-use crate::rules::beliefs::{Belief, Beliefs, PastEnd};
-use crate::rules::collection::{Asked, Held, Look, Paging, Restart, Sight, Taken};
+use crate::rules::beliefs::{Belief, Beliefs};
+use crate::rules::collection::{Asked, Held, Paging, Restart, Taken};
 use crate::rules::headers::Forwarding;
 use crate::rules::slices::Unsliceable;
 use crate::rules::walks::Standing;
@@ -150,65 +148,24 @@ impl PagedRoute {
     }
 
     /// Learns from `entry`, the answer to a window of `size` items that was forwarded as it was asked for `reason`.
-    pub fn learn(
-        &self,
-        entry: &Arc<Entry>,
-        size: u64,
-        reason: Forwarded,
-        (collection, span): (Option<&Collection>, &Range<u64>),
-        now: Moment,
-    ) {
-        let refused = entry.status.is_client_error() && !matches!(entry.status.as_u16(), 401 | 403 | 429);
+    pub fn learn(&self, entry: &Arc<Entry>, size: u64, reason: Forwarded, now: Moment) {
+        if entry.status != StatusCode::OK || matches!(reason, Forwarded::Odd | Forwarded::PastEnd) {
+            return;
+        }
+        let Ok(held) = self.read(entry, Asked { position: 0, size }) else { return };
+        let len = held.len() as u64;
+        let mut beliefs = self.beliefs();
+        if beliefs.saw_own(size, len, now) {
+            tracing::info!(route = self.meters.route, size = len, "an upstream gives more than was believed");
+        }
         let learned = match reason {
-            Forwarded::PastEnd if refused => self.beliefs().ends_with(PastEnd::Refused),
-            _ if entry.status != StatusCode::OK => None,
-            Forwarded::Odd => None,
-            _ => {
-                let asked = Asked { position: span.start, size };
-                let Ok(held) = self.read(entry, asked) else { return };
-                let len = held.len() as u64;
-                if self.beliefs().saw_own(size, len, now) {
-                    tracing::info!(
-                        route = self.meters.route,
-                        size = len,
-                        "an upstream gives more than was believed"
-                    );
-                }
-                match reason {
-                    Forwarded::Refused => self.beliefs().refused(size.min(len.max(1)), now),
-                    Forwarded::PastEnd if len == 0 => self.beliefs().ends_with(PastEnd::Empty),
-                    Forwarded::PastEnd => self.past_end(&held, collection, size, now),
-                    _ => None,
-                }
-            }
+            Forwarded::Refused => beliefs.refused(size.min(len.max(1)), now),
+            _ => None,
         };
+        drop(beliefs);
         if let Some(belief) = learned {
             self.believe(belief);
         }
-    }
-
-    /// Past the end there are items: the last page once more, or the end is elsewhere.
-    fn past_end(
-        &self,
-        held: &Held,
-        collection: Option<&Collection>,
-        size: u64,
-        now: Moment,
-    ) -> Option<Belief> {
-        let mut known = collection?.known();
-        let generation = known.book.newest()?;
-        let last = known.book.last_page(generation, size)?;
-        let look = known.book.look(&(last..last.saturating_add(size)), Some(generation), None);
-        let Sight::Seen(_, Look::Whole(view)) = look else { return None };
-        let items = view.parts.iter().flat_map(|part| part.items.clone().map(|at| part.held.block.item(at)));
-        if items.eq((0..held.len()).map(|at| held.block.item(at))) {
-            return self.beliefs().ends_with(PastEnd::Again);
-        }
-        let size = known.book.block_size();
-        known.book.resize(size, now);
-        known.changed();
-        self.meters.restarted(Restart::Moved);
-        None
     }
 }
 

@@ -11,7 +11,9 @@ use http::header::{HeaderMap, HeaderName};
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 
+use super::shapes::Shapes;
 use crate::model::entry::Entry;
+use crate::model::fields::Fields;
 use crate::model::key::{BuildKeyHasher, Key};
 use crate::model::moment::Moment;
 use crate::rules::groups;
@@ -45,6 +47,8 @@ pub struct Store {
     erased_tags: Cache<u64, Moment>,
     /// When everything was.
     cleared: Arc<AtomicU64>,
+    /// The lists of names that entries share.
+    shapes: Arc<Shapes>,
 }
 
 /// What is kept under one key.
@@ -105,6 +109,7 @@ impl Store {
             erased_groups: Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(REMEMBERED).build(),
             erased_tags: Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(REMEMBERED).build(),
             cleared: Arc::default(),
+            shapes: Arc::default(),
         }
     }
 
@@ -149,6 +154,11 @@ impl Store {
         let variants = self.cache.get(key);
         let parts = variants.iter().flat_map(Kept::answers).filter(|entry| entry.part.is_some());
         parts.cloned().collect()
+    }
+
+    /// Packs the fields of an entry to be kept.
+    pub fn packed(&self, fields: &HeaderMap) -> Fields {
+        self.shapes.share(Fields::from_map(fields))
     }
 
     /// Keeps `entry` under `key`, in place of the variant it replaces, unless that was erased after the call that
@@ -354,7 +364,6 @@ mod tests {
 
     use super::*;
     use crate::model::entry::Facts;
-    use crate::model::fields::Fields;
 
     fn entry(accept: Option<&'static str>, body: &'static [u8]) -> Arc<Entry> {
         let selectors = Box::new([(ACCEPT, accept.map(HeaderValue::from_static))]);

@@ -321,3 +321,135 @@ async fn gzip_is_decoded() {
     paged.get(3, 3).await;
     assert_eq!(paged.world.calls(), 1);
 }
+
+// ---- walks -------------------------------------------------------------------------------------------------------
+
+fn token(got: &Got) -> String {
+    got.header("tollgate-walk").unwrap().split(';').next().unwrap().to_owned()
+}
+
+fn state(got: &Got) -> &str {
+    got.header("tollgate-walk").unwrap().split("state=").nth(1).unwrap()
+}
+
+/// Walks from page 1 to the end, `between` two pages something happens; the ids in order.
+async fn walk(paged: &Paged, size: u64, with_token: bool, between: impl Fn(&Paged, u64)) -> Vec<u64> {
+    let (mut read, mut held) = (Vec::new(), None::<String>);
+    for page in 1.. {
+        let mut ask = paged.world.get(&format!("/r?page={page}&size={size}"));
+        if let Some(held) = held.as_ref().filter(|_| with_token) {
+            ask = ask.with("tollgate-walk", held);
+        }
+        let got = ask.send().await;
+        let page_ids = ids(&got);
+        held = Some(token(&got));
+        let last = (page_ids.len() as u64) < size;
+        read.extend(page_ids);
+        if last {
+            return read;
+        }
+        between(paged, page);
+        pass(s(1)).await;
+    }
+    read
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_walk_reads_one_state_while_items_arrive_at_the_head() {
+    for with_token in [true, false] {
+        for (arrivals, size) in [(1, 7), (3, 10), (12, 4), (1, 25)] {
+            let paged = Paged::new(Listing::new(64));
+            // Somebody else reads the first page all the time, so that the head is seen to move.
+            let read = walk(&paged, size, with_token, |paged, page| {
+                if page % 2 == 0 {
+                    paged.change(|list| list.arrive(arrivals));
+                }
+            });
+            let read = read.await;
+            assert_eq!(read, (1..=64).rev().collect::<Vec<_>>(), "{arrivals} {size} {with_token}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_walk_goes_on_in_its_generation_when_others_have_seen_a_newer_head() {
+    for with_token in [true, false] {
+        let paged = Paged::of(Listing::new(64), "ttl = \"2s\"", PAGED);
+        let (mut read, mut held) = (Vec::new(), None::<String>);
+        for page in 1..=8 {
+            let mut ask = paged.world.get(&format!("/r?page={page}&size=9"));
+            if let Some(held) = held.as_ref().filter(|_| with_token) {
+                ask = ask.with("tollgate-walk", held);
+            }
+            let got = ask.send().await;
+            let expected = if with_token || page == 1 { "pinned" } else { "guessed" };
+            assert_eq!(state(&got), expected, "{page}");
+            read.extend(ids(&got));
+            held = Some(token(&got));
+            paged.change(|list| list.arrive(2));
+            pass(s(3)).await;
+            // Another size: another walk, which sees the newest.
+            let first = ids(&paged.get(1, 10).await);
+            assert_eq!(first[0], 64 + 2 * page, "{page}");
+        }
+        assert_eq!(read, (1..=64).rev().collect::<Vec<_>>(), "{with_token}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_walk_meets_what_is_appended_at_its_end() {
+    let paged = Paged::new(Listing::new(33));
+    let read = walk(&paged, 10, false, |paged, _| paged.change(|list| list.append(2))).await;
+    assert_eq!(read[..33], (1..=33).rev().collect::<Vec<_>>());
+    let appended = &read[33..];
+    assert!(appended.iter().zip(34..).all(|(id, next)| *id == next), "{appended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_walk_whose_generation_is_gone_ends() {
+    let paged = Paged::of(Listing::new(64), "ttl = \"2s\"", PAGED);
+    let held = token(&paged.get(1, 10).await);
+    let go_on = |page: u64, held: &str| {
+        paged.world.get(&format!("/r?page={page}&size=10&tollgate_walk={held}")).send()
+    };
+    assert_eq!(ids(&go_on(2, &held).await)[0], 54);
+    // An item goes away: what is known of the old list is read on, what is not cannot be.
+    paged.change(|list| {
+        list.items.remove(3);
+    });
+    pass(s(3)).await;
+    assert_eq!(ids(&paged.get(1, 5).await), [64, 63, 62, 60, 59]);
+    assert_eq!(paged.world.metric("tollgate_pages_restarts_total", &["reason=\"moved\""]), 1.0);
+    assert_eq!(ids(&go_on(2, &held).await)[0], 54);
+    let ended = go_on(3, &held).await;
+    assert_eq!((ended.status, ended.problem().as_str()), (410, "walk-ended"));
+    // Nor does a token open anything that is not its own, and none outlives `walk_total`.
+    let other = paged.world.get(&format!("/r?page=2&size=10&q=x&tollgate_walk={held}")).send().await;
+    assert_eq!(other.status, 410);
+    assert_eq!(go_on(2, "nonsense").await.status, 410);
+    let young = token(&paged.get(1, 10).await);
+    pass(s(301)).await;
+    assert_eq!(go_on(2, &young).await.status, 410);
+    // What is removed before keying is removed before the upstream sees it.
+    assert!(paged.world.upstream.heard().iter().all(|heard| !heard.target.contains("tollgate")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_walks_the_newest_generation_is_read() {
+    let paged = Paged::of(Listing::new(64), "ttl = \"2s\"", PAGED);
+    // What lies past an end is learned first: until then what stands apart is forwarded as it is asked.
+    paged.world.get("/r?q=none&page=9&size=10").send().await;
+    assert_eq!(state(&paged.get(1, 10).await), "pinned");
+    paged.change(|list| list.arrive(4));
+    pass(s(3)).await;
+    paged.get(1, 10).await;
+    let torn = paged.get(2, 10).await;
+    assert_eq!((state(&torn), ids(&torn)[0]), ("torn", 58));
+    // Nobody was expected there: the walk begins where it is.
+    assert_eq!(state(&paged.get(5, 10).await), "pinned");
+    // What was not read on for `walk_idle` is forgotten.
+    paged.change(|list| list.arrive(1));
+    pass(s(31)).await;
+    paged.get(1, 10).await;
+    assert_eq!(state(&paged.get(2, 10).await), "guessed");
+}

@@ -15,7 +15,7 @@ use tollgate::config::plan::Plan;
 use tollgate::config::{Environment, load};
 use tollgate::lasting::Lasting;
 use tollgate::model::cache_status::CacheStatus;
-use tollgate::model::exchange::{Answer, Arrival, Content, Known, Notes, Passed, Signed, Timing};
+use tollgate::model::exchange::{Answer, Arrival, Content, Known, Notes, Passed, RequestId, Signed, Timing};
 use tollgate::model::fault::Called;
 use tollgate::model::{Body, BodyError, Fault, FaultKind, Moment};
 use tollgate::pipeline::{Stages, pipeline};
@@ -400,7 +400,7 @@ impl World {
             version: http::Version::HTTP_11,
             peer: "127.0.0.1:1".parse().unwrap(),
             at: self.lasting.clock.now(),
-            notes: Notes::new(HeaderValue::from_static("id")),
+            notes: Notes::new(RequestId::Given(HeaderValue::from_static("id"))),
             interim: None,
         };
         let lasting = self.lasting.clone();

@@ -1,4 +1,4 @@
-//! npm's `json-server` 0.17 with 4,862 real text messages: an upstream nobody here wrote. `tests/json-server/` says
+//! npm's `json-server`, 0.17 or a beta of 1.0, with 4,862 real text messages: upstreams nobody here wrote. `tests/json-server/` says
 //! where the messages come from; `./test` fetches both, and nothing here works without.
 
 use std::net::SocketAddr;
@@ -20,15 +20,26 @@ pub struct JsonServer {
 }
 
 impl JsonServer {
+    /// 0.17: bare arrays, `Link` and `X-Total-Count`, nothing past the end.
     pub async fn start() -> Self {
+        Self::run("server.js", "json-server").await
+    }
+
+    /// 1.0: an envelope, the last page again past the end.
+    pub async fn start_1() -> Self {
+        Self::run("server-1.mjs", "json-server-1").await
+    }
+
+    async fn run(script: &str, package: &str) -> Self {
         let folder = folder();
+        let package = folder.join("node_modules").join(package).join("package.json");
         assert!(
-            folder.join("node_modules/json-server/package.json").exists() && database_file().exists(),
+            package.exists() && database_file().exists(),
             "json-server or its messages are missing in {}: run ./test, which fetches them",
             folder.display()
         );
         let mut child = Command::new("node")
-            .arg(folder.join("server.js"))
+            .arg(folder.join(script))
             .arg(database_file())
             .current_dir(&folder)
             .stdin(Stdio::piped())

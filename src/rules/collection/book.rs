@@ -313,9 +313,10 @@ impl Book {
             .max_by_key(|held| held.entry.arrived)
     }
 
-    /// The newest generation, if the head was seen.
-    pub fn newest(&self) -> Option<Generation> {
-        self.main.as_ref().map(Chain::newest_generation)
+    /// By how many items the upstream's list has grown at its head since `generation`, as far as was seen.
+    pub fn behind(&self, generation: Generation) -> u64 {
+        let ahead = self.chain(generation.serial).map_or(generation.head, |chain| chain.ahead);
+        u64::try_from(generation.head.saturating_sub(ahead)).unwrap_or_default()
     }
 
     /// The block that holds `place` of the chain `serial`, to be asked for anew; `None` for a chain that ended.

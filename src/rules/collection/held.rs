@@ -66,7 +66,7 @@ impl Held {
         let said = block.said();
         let total = || {
             let (_, name) = fields.iter().find(|(role, _)| *role == Role::Total)?;
-            std::str::from_utf8(&entry.fields.first(name)?).ok()?.trim().parse().ok()
+            std::str::from_utf8(entry.fields.first(name)?).ok()?.trim().parse().ok()
         };
         Self {
             named: shape.id.as_ref().is_some_and(|id| is_named(&block, id)),

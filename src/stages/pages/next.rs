@@ -98,23 +98,39 @@ impl<S: Stage<Block> + 'static> Pages<S> {
             }
             Step::Behind { generation, view, judged } => {
                 let habit = route.beliefs().past_end();
-                if habit == Some(PastEnd::Empty) {
-                    let status = self.status(route, ask, &known, judged.as_ref(), generation, now);
-                    return cut(route, (ask, going), &mut known, (view, generation), status, now);
-                }
-                let last = known.book.last_page(generation, going.window.size);
-                drop(known);
-                match last.filter(|_| habit == Some(PastEnd::Again) && going.moved.is_none()) {
+                let end = view.end.as_ref().map_or(generation.head, |(_, place)| *place);
+                let block = known.book.block_at(generation.serial, end);
+                let (last, behind) =
+                    (known.book.last_page(generation, going.window.size), known.book.behind(generation));
+                match (habit, block) {
+                    (Some(PastEnd::Empty), _) | (_, None) => {
+                        let status = self.status(route, ask, (&known, generation), judged.as_ref(), now);
+                        cut(route, (ask, going), &mut known, (view, generation), status, now)
+                    }
+                    // The block behind the last one tells what lies there.
+                    (None, Some(block)) => {
+                        drop(known);
+                        ask_for(going, block + 1, None, None)
+                    }
                     // Once more the last page; it is a window like others.
-                    Some(last) => {
+                    (Some(PastEnd::Again), _) if going.moved.is_none() && last.is_some() => {
+                        drop(known);
+                        let last = last.unwrap_or_default();
                         going.moved = Some(paging.counting.window(last, going.window.size));
                         self.next(route, ask, going, now)
                     }
-                    None => Next::Forward(Forwarded::PastEnd),
+                    // The upstream's own word, at a window that is past its end too.
+                    _ => {
+                        let down =
+                            behind.div_ceil(going.window.size.max(1)).saturating_mul(going.window.size);
+                        let from = going.span.start.saturating_add(down);
+                        going.moved = (down > 0).then(|| paging.counting.window(from, going.window.size));
+                        Next::Forward(Forwarded::PastEnd)
+                    }
                 }
             }
             Step::Answer { view, generation, judged } => {
-                let status = self.status(route, ask, &known, judged.as_ref(), generation, now);
+                let status = self.status(route, ask, (&known, generation), judged.as_ref(), now);
                 cut(route, (ask, going), &mut known, (view, generation), status, now)
             }
         }
@@ -125,9 +141,8 @@ impl<S: Stage<Block> + 'static> Pages<S> {
         &self,
         route: &Arc<PagedRoute>,
         ask: &Ask,
-        known: &Known,
+        (known, generation): (&Known, Generation),
         judged: Option<&Judged>,
-        generation: Generation,
         now: Moment,
     ) -> CacheStatus {
         let Some(judged) = judged else { return CacheStatus::Sliced { ttl: 0 } };
