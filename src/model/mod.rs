@@ -2,6 +2,7 @@
 //!
 //! [`exchange`] is the file to read first: a request is a value that changes type as it is understood.
 
+pub mod answer;
 pub mod body;
 pub mod cache_status;
 pub mod entry;

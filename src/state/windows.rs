@@ -136,6 +136,7 @@ pub fn answered(
         directives: &going.wishes.directives,
         honoured: going.honoured,
         now,
+        since: None,
         owner,
         peer: ask.peer.ip(),
         token: None,

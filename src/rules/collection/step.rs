@@ -27,6 +27,8 @@ pub struct Wish<'a> {
     pub honoured: bool,
     /// The time.
     pub now: Moment,
+    /// Since when it has had blocks asked for, if it has.
+    pub since: Option<Moment>,
     /// Whose walk it is.
     pub owner: Owner<'a>,
     /// From where it comes.
@@ -142,6 +144,7 @@ pub fn next_step(book: &mut Book, paging: &Paging, wish: &Wish<'_>, course: &mut
         honoured: wish.honoured,
         now: wish.now,
         grace: course.walk.map_or(Duration::ZERO, |walk| walk.lasts(wish.now)),
+        since: wish.since,
     };
     let judged = view.judge(&by);
     if let Some(judged) = &judged

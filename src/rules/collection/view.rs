@@ -65,6 +65,8 @@ pub struct Freshness<'a> {
     pub now: Moment,
     /// How much older than that they may be: for as long as a walk has gone on.
     pub grace: Duration,
+    /// What came since then was asked for by this very request, and is new enough.
+    pub since: Option<Moment>,
 }
 
 /// What the oldest of a view's blocks lets be done with it.
@@ -155,6 +157,12 @@ impl View {
 }
 
 fn judge(policy: &Policy, entry: &Arc<Entry>, by: &Freshness<'_>) -> Verdict {
+    if by.since.is_some_and(|since| entry.arrived >= since) {
+        return match reuse::decide(policy, entry, &Directives::default(), false, by.now) {
+            Verdict::Fresh { left } => Verdict::Fresh { left },
+            _ => Verdict::Fresh { left: Duration::ZERO },
+        };
+    }
     match reuse::decide(policy, entry, by.asked, by.honoured, by.now) {
         // What was fresh when a walk began serves it to its end, where nobody forbids what is stale.
         Verdict::FreshenMeanwhile { over } | Verdict::Fetch { over, .. }

@@ -19,6 +19,9 @@ use crate::state::collections::Known;
 use crate::state::paged::{Forwarded, PagedRoute};
 use crate::state::windows::{self, Going};
 
+/// No list has as many items: windows beyond are the upstream's own affair.
+const FARTHEST: u64 = 1 << 62;
+
 /// What happens next to a request.
 pub(super) enum Next {
     Answer(Answer),
@@ -38,7 +41,8 @@ impl<S: Stage<Block> + 'static> Pages<S> {
             (size, beliefs.cut(window.size, now))
         };
         going.window = going.moved.unwrap_or(Window { size: given, ..window });
-        let Some(span) = paging.counting.span(going.window) else { return Next::Forward(Forwarded::Odd) };
+        let span = paging.counting.span(going.window).filter(|span| span.end < FARTHEST);
+        let Some(span) = span else { return Next::Forward(Forwarded::Odd) };
         let Some(size) = size else { return Next::Forward(Forwarded::Refused) };
         if span.end - span.start > paging.max_blocks.saturating_mul(size) {
             return Next::Forward(Forwarded::TooWide);
@@ -54,8 +58,9 @@ impl<S: Stage<Block> + 'static> Pages<S> {
         let wish = Wish {
             span: going.span.clone(),
             directives: &going.wishes.directives,
-            honoured: going.honoured && going.asked == 0,
+            honoured: going.honoured,
             now,
+            since: (going.asked > 0).then_some(ask.at),
             owner: Owner { client: ask.client, route: ask.route, collection: key },
             peer: ask.peer.ip(),
             token: ask.walk.as_ref().map(walks::token_in),
