@@ -80,9 +80,10 @@ impl Console for Operators {
 
     fn purge(&self, query: &str) -> Result<String, String> {
         let purge = Purge::of(&self.plan.load(), query)?;
-        let erased = purge.run(&self.lasting.store, self.lasting.clock.now());
+        let entries = purge.run(&self.lasting.store, self.lasting.clock.now());
         // What was asked for may be about a person; how much went is not.
-        tracing::info!(erased, "purged");
-        Ok(format!("{{\"erased\":{erased}}}\n"))
+        tracing::info!(entries, soft = purge.soft, "purged");
+        let done = if purge.soft { "expired" } else { "erased" };
+        Ok(format!("{{\"{done}\":{entries}}}\n"))
     }
 }

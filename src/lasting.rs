@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::config::plan::Plan;
+use crate::model::urgency::Class;
 use crate::rules::beliefs::Beliefs;
+use crate::rules::fairness::Payer;
+use crate::rules::ledger::QuotaRule;
 use crate::rules::window::WindowRule;
 use crate::stages::attempt::Standing;
-use crate::stages::keep::Arriving;
 use crate::state::clock::Clock;
+use crate::state::collecting::Arriving;
 use crate::state::flights::Flights;
 use crate::state::limits::{AddressLimit, Budget, ClientLimit, RateLimit};
 use crate::state::metrics::Metrics;
@@ -39,6 +42,8 @@ pub struct Lasting {
     client_limits: Mutex<HashMap<String, HeldLimit<RateLimit, ClientLimit>>>,
     address_limit: Mutex<HashMap<String, HeldLimit<RateLimit, AddressLimit>>>,
     budgets: Mutex<HashMap<String, HeldLimit<WindowRule, Budget>>>,
+    /// Clients by name, as the accounts' lines know them.
+    payers: Mutex<HashMap<String, Payer>>,
     /// The upstreams' ceilings by name, with the number they were made from.
     ceilings: Mutex<HashMap<String, (usize, Ceiling)>>,
     /// How the upstreams have been doing, by name and address: others at an address begin anew.
@@ -73,7 +78,7 @@ impl std::fmt::Display for Unprovisioned {
 impl std::error::Error for Unprovisioned {}
 
 /// An account, with the windows it was made from.
-type HeldAccount = (Vec<WindowRule>, Arc<Account>);
+type HeldAccount = ((Vec<QuotaRule>, u32), Arc<Account>);
 /// A limit of a client's, with the rule it was made from.
 type HeldLimit<R, L> = (R, Arc<L>);
 
@@ -96,6 +101,7 @@ impl Lasting {
             client_limits: Mutex::default(),
             address_limit: Mutex::default(),
             budgets: Mutex::default(),
+            payers: Mutex::default(),
             ceilings: Mutex::default(),
             standings: Mutex::default(),
             beliefs: Mutex::default(),
@@ -128,6 +134,13 @@ impl Lasting {
     /// What the client called `name` may cause, kept if its rule is the same.
     pub fn budget(&self, name: &str, rule: WindowRule) -> Arc<Budget> {
         keep(&self.budgets, name, rule, |rule| Budget::new(rule, &self.clock))
+    }
+
+    /// Who the client called `name` is in the accounts' lines: the same over reloads, whatever its place in the plan.
+    pub fn payer(&self, name: &str) -> Payer {
+        let mut payers = self.payers.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = Payer(u32::try_from(payers.len()).unwrap_or(u32::MAX));
+        *payers.entry(name.to_owned()).or_insert(next)
     }
 
     /// What is believed of the pages of the route called `name`, kept if its blocks have as many items.
@@ -165,31 +178,34 @@ impl Lasting {
     pub fn account(
         &self,
         name: (String, String),
-        windows: &[WindowRule],
+        (rules, instances): (&[QuotaRule], u32),
         terms: Terms,
         label: &str,
     ) -> Arc<Account> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((held, account)) = accounts.get(&name)
-            && held == windows
+            && held.0 == rules
+            && held.1 == instances
         {
             account.adapt(terms);
             return account.clone();
         }
         let metrics = &self.metrics;
-        let window = |rule: &WindowRule| format!("{}/{:?}", rule.requests, rule.per);
+        let window = |rule: &QuotaRule| format!("{}/{}", rule.requests, rule.per);
         let meters = AccountMeters {
             permits: metrics.permits.clone(),
-            waiting: metrics.queue_length.with_label_values(&[label, "interactive"]),
+            waiting: Class::ALL.map(|class| metrics.queue_length.with_label_values(&[label, class.as_str()])),
             waits: metrics.quota_wait.with_label_values(&[label]),
-            remaining: windows
+            remaining: rules
                 .iter()
                 .map(|rule| metrics.quota_remaining.with_label_values(&[label, &window(rule)]))
                 .collect(),
             paused: metrics.account_paused.with_label_values(&[label]),
+            shadow: metrics.shadow.with_label_values(&[&format!("quota of {label}")]),
         };
-        let account = Account::new(windows, terms, self.clock.clone(), meters);
-        accounts.insert(name, (windows.to_vec(), account.clone()));
+        let lasting = (self.clock.clone(), self.tasks.clone());
+        let account = Account::new(rules, instances, terms, lasting, meters);
+        accounts.insert(name, ((rules.to_vec(), instances), account.clone()));
         account
     }
 }

@@ -18,7 +18,7 @@ use crate::stages::pages::PagesLayer;
 use crate::stages::quota::QuotaLayer;
 use crate::stages::step;
 use crate::stages::steps::{Authenticate, Inspect, LimitClient, Route, Understand};
-use crate::state::quota::Grant;
+use crate::state::grant::Grant;
 
 /// What each stage is given; made from a plan by `provision`.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use tollgate::stages::Stage;
 use tollgate::stages::observe::Respond;
 use tollgate::stages::steps::OwnPages;
 use tollgate::state::clock::Clock;
-use tollgate::state::quota::Grant;
+use tollgate::state::grant::Grant;
 
 /// The route's path.
 pub(crate) const PATH: &str = "/conversations/messages/list";

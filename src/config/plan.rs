@@ -13,8 +13,10 @@ pub use crate::edge::tls::{Identity, Roots, ServerTls, UpstreamTls};
 pub use crate::edge::upstream::Http2;
 use crate::model::exchange::ClientId;
 use crate::model::secret::Secret;
+use crate::model::urgency::Class;
 use crate::rules::forwarded::Network;
 pub use crate::rules::headers::ForwardHeaders;
+pub use crate::rules::ledger::QuotaRule;
 use crate::rules::params::{Params, Unknown};
 use crate::rules::reuse;
 pub use crate::rules::routes::Methods;
@@ -34,6 +36,8 @@ pub struct Plan {
     pub log: Log,
     /// What memory may be used for answers.
     pub cache: Cache,
+    /// What outlives the process.
+    pub state: State,
     /// The APIs.
     pub upstreams: Vec<Upstream>,
     /// Their accounts, of all upstreams in one list.
@@ -131,6 +135,15 @@ pub struct Cache {
     pub max_inflight_bytes: usize,
 }
 
+/// `[state]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// Where ledgers are kept; `None`: in memory alone.
+    pub dir: Option<PathBuf>,
+    /// How many gates spend the same accounts, this one included: each has an equal part.
+    pub instances: u32,
+}
+
 /// `[upstreams.NAME]`
 #[derive(Debug)]
 pub struct Upstream {
@@ -172,11 +185,13 @@ pub struct Account {
     /// Credentials sent as query parameters, in declared order.
     pub query: Vec<(String, Credential)>,
     /// What may be spent: all windows must admit. Empty: `quota = "none"`.
-    pub quota: Vec<WindowRule>,
+    pub quota: Vec<QuotaRule>,
     /// The longest a call may wait for the account.
     pub max_wait: Duration,
     /// The most calls that may wait at once.
     pub max_waiting: usize,
+    /// The longest the upstream's word closes the account.
+    pub max_pause: Duration,
     /// What a call costs, in the operator's currency.
     pub price: Option<f64>,
 }
@@ -217,22 +232,13 @@ pub struct Client {
     /// Its share of the accounts when they are contended.
     pub weight: u32,
     /// Whose calls go first.
-    pub priority: Priority,
+    pub priority: Class,
     /// The routes it may use, by place; `None`: all.
     pub routes: Option<Vec<usize>>,
     /// Whether a parameter that cannot be understood is a 400.
     pub strict: bool,
     /// Whether its `cache-control: no-cache` is honoured where the route honours it.
     pub may_refresh: bool,
-}
-
-/// `priority`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Priority {
-    /// Somebody waits for it.
-    Interactive,
-    /// Whenever there is room.
-    Batch,
 }
 
 /// `[[routes]]`

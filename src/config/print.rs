@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use super::Plan;
 use super::plan::{
-    Account, Client, Credential, ForwardHeaders, Http2, Identity, LogFormat, Methods, Priority, RateLimit,
+    Account, Client, Credential, ForwardHeaders, Http2, Identity, LogFormat, Methods, QuotaRule, RateLimit,
     Roots, Route, SecretSource, Upstream,
 };
 use super::values::{duration_text, size_text};
+use crate::rules::ledger::Per;
 use crate::rules::params::{Bare, Below, Kind, OnIgnored, Param, Params, Unknown};
 use crate::rules::reuse::Policy;
 use crate::rules::slices::Pointer;
-use crate::rules::window::WindowRule;
+use crate::rules::window::{Counted, WindowRule};
 
 impl Plan {
     /// The whole plan as TOML, for `tollgate check` and `GET /config`. It holds no secret, only where each comes from.
@@ -80,6 +81,9 @@ impl Plan {
         page.size("max_bytes", usize::try_from(self.cache.max_bytes).unwrap_or(usize::MAX));
         page.size("max_entry_bytes", self.cache.max_entry_bytes);
         page.size("max_inflight_bytes", self.cache.max_inflight_bytes);
+        page.header("[state]");
+        page.maybe("dir", self.state.dir.as_ref().map(|dir| quote(dir.display())));
+        page.line("instances", self.state.instances);
     }
 
     fn client(&self, client: &Client, page: &mut Page) {
@@ -87,9 +91,9 @@ impl Plan {
         page.credential("key", client.key.as_ref());
         page.maybe("certificate", client.certificate.as_deref().map(quote));
         page.maybe("rate_limit", client.rate_limit.map(rate));
-        page.maybe("budget", client.budget.map(window));
+        page.maybe("budget", client.budget.map(budget));
         page.line("weight", client.weight);
-        page.text("priority", if client.priority == Priority::Batch { "batch" } else { "interactive" });
+        page.text("priority", client.priority.as_str());
         let names = |routes: &Vec<usize>| {
             list(routes.iter().filter_map(|route| self.routes.get(*route)).map(|route| route.name.as_str()))
         };
@@ -168,10 +172,11 @@ fn describe_account(upstream: &Upstream, account: &Account, page: &mut Page) {
     }
     match &account.quota[..] {
         [] => page.text("quota", "none"),
-        windows => page.line("quota", format_args!("[{}]", joined(windows.iter().copied().map(window)))),
+        windows => page.line("quota", format_args!("[{}]", joined(windows.iter().map(quota_window)))),
     }
     page.duration("max_wait", account.max_wait);
     page.line("max_waiting", account.max_waiting);
+    page.duration("max_pause", account.max_pause);
     page.maybe("price", account.price.map(number));
 }
 
@@ -192,6 +197,9 @@ fn describe_policy(policy: &Policy, tags: &[(Pointer, String)], page: &mut Page)
     page.maybe("stale_if_error", policy.stale_if_error.map(duration));
     page.duration("stale_if_unreachable", policy.stale_if_unreachable);
     page.line("honour_request_directives", policy.honour_request_directives);
+    let known = Policy::default().identifying;
+    let declared: Vec<_> = policy.identifying.iter().filter(|name| !known.contains(name)).collect();
+    page.maybe("credential_headers", Some(list(&declared)).filter(|_| !declared.is_empty()));
     for (pointer, name) in tags {
         page.text(&format!("tags.{}", key(&pointer.to_string())), name);
     }
@@ -352,8 +360,30 @@ fn rate(limit: RateLimit) -> String {
     format!("{{ requests = {requests}, per = {}, burst = {burst} }}", duration(per))
 }
 
-fn window(rule: WindowRule) -> String {
+fn budget(rule: WindowRule) -> String {
     format!("{{ requests = {}, per = {} }}", rule.requests, duration(rule.per))
+}
+
+fn quota_window(rule: &QuotaRule) -> String {
+    let mut keys = vec![format!("requests = {}", rule.requests)];
+    match &rule.per {
+        Per::Sliding(per) => keys.push(format!("per = {}", duration(*per))),
+        Per::Calendar(resets) => {
+            keys.push(format!("per = {}", quote(&rule.per)));
+            let zone = resets.zone.iana_name().unwrap_or("UTC");
+            keys.push(format!("resets = {}", quote(format!("{} {zone}", resets.at.strftime("%H:%M")))));
+        }
+    }
+    if let Counted::Sent(margin) = rule.counted {
+        keys.push(format!("count_until = \"sent\", margin = {}", duration(margin)));
+    }
+    if rule.reserve > 0 {
+        keys.push(format!("reserve = \"{}%\"", rule.reserve));
+    }
+    if rule.shadow {
+        keys.push("shadow = true".into());
+    }
+    format!("{{ {} }}", keys.join(", "))
 }
 
 fn name(params: &Params, place: usize) -> String {

@@ -23,7 +23,15 @@ pub(super) fn read(
     if let Some(item) = overrides.as_ref().filter(|_| ttl.is_none() && ttl_for.is_empty()) {
         item.tell(Wrong::new("sets words aside for a ttl that is not there", "`ttl` or `ttl_for` beside it"));
     }
+    let declared = |item: &Item<'_>| {
+        item.list("header names, such as [\"x-user\"]", |item| {
+            values::header_name(item.text("a header name")?)
+        })
+    };
+    let mut identifying = default.identifying;
+    identifying.extend(table.take("credential_headers", declared).unwrap_or_default());
     let policy = Policy {
+        identifying,
         enabled: table.or("enabled", default.enabled, Item::boolean),
         ttl,
         ttl_for,

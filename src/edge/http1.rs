@@ -58,7 +58,7 @@ pub async fn serve<T: Stream, H: Handler>(
         }
         let request = listener.received(request);
         async move {
-            let response = interims.before(handler.handle(request, peer)).await;
+            let response = interims.before(std::pin::pin!(handler.handle(request, peer))).await;
             let mut response = response.map(|body| under_way.answer(body));
             if *listener.drain.borrow() {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -1,10 +1,12 @@
-//! What comes back for a request when nothing went wrong at the gate: an entry that is shared, or a response of its own.
+//! What comes back on the way of a request: an upstream's answer or one from memory, with how the cache took part and
+//! where the time went.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::StatusCode;
-use http::header::HeaderMap;
+use http::header::{self, HeaderMap};
 
 use super::body::Body;
 use super::cache_status::CacheStatus;
@@ -53,6 +55,21 @@ pub struct Timing {
     pub upstream: Option<Duration>,
 }
 
+impl Content {
+    /// What one client gets of an entry of this age: a status, fields and a body made for it.
+    pub fn cut(
+        entry: &Entry,
+        age: Duration,
+        cache: CacheStatus,
+        (status, mut headers, body): (StatusCode, HeaderMap, Bytes),
+    ) -> Self {
+        if cache.is_from_memory() || age >= Duration::from_secs(1) {
+            headers.insert(header::AGE, age.as_secs().into());
+        }
+        Self::Passed(Passed { status, headers, body: body.into(), arrived: entry.arrived })
+    }
+}
+
 impl Answer {
     /// The gate's own answer.
     pub fn own(status: StatusCode, headers: HeaderMap, body: Body, now: Moment) -> Self {
@@ -61,6 +78,12 @@ impl Answer {
             cache: CacheStatus::Own,
             timing: Timing::default(),
         }
+    }
+
+    /// What is held, as it stands at `now`.
+    pub fn held(entry: Arc<Entry>, cache: CacheStatus, now: Moment) -> Self {
+        let age = entry.age(now);
+        Self { content: Content::Held(entry, age), cache, timing: Timing::default() }
     }
 
     /// The status, held or passed.

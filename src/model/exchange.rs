@@ -18,20 +18,14 @@ pub use super::answer::{Answer, Content, Passed, Timing};
 use super::body::Body;
 use super::cache_status::Why;
 use super::entry::Entry;
+pub use super::ids::{ClientId, RouteId};
 use super::interim::Interim;
 use super::key::Key;
 use super::moment::Moment;
 use super::secret::Secret;
 use super::sent::Sent;
 use super::short::Short;
-
-/// A declared client, by its place in the plan; 0 is `anonymous`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClientId(pub u16);
-
-/// A route, by its place in the plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RouteId(pub u16);
+use super::urgency::{Class, Urgency};
 
 /// A request as it came in: a head that parsed, a body that may still arrive, and from where.
 #[derive(Debug)]
@@ -210,13 +204,15 @@ pub struct Fetch {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
+    /// Whose calls go first.
+    pub class: Class,
     /// When whoever waits stops waiting.
     pub deadline: Moment,
     /// Whether the client itself said so, and not its route.
     pub hurried: bool,
     /// Whether one call may serve everyone who asks the same.
     pub sharing: Sharing,
-    /// What the call asks about: a 304 says that this still holds.
+    /// What the call asks about: a 304 says that this still holds, a 206 completes it where it is a part.
     pub validates: Option<Arc<Entry>>,
     /// Where its interim responses go.
     pub interim: Option<Interim>,
@@ -254,11 +250,13 @@ pub struct Call {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
-    /// Until when it may wait for a grant; once sent, the upstream's own timeout counts.
-    pub deadline: Moment,
+    /// How urgently and until when it waits for a grant; once sent, the upstream's own timeout counts.
+    pub urgency: Arc<Urgency>,
+    /// Whether it was sent before and is sent again.
+    pub again: bool,
     /// Whether the answer may be kept.
     pub keep: bool,
-    /// What the call asks about: a 304 says that this still holds.
+    /// What the call asks about: a 304 says that this still holds, a 206 completes it where it is a part.
     pub validates: Option<Arc<Entry>>,
     /// Where its interim responses go.
     pub interim: Option<Interim>,
@@ -295,20 +293,6 @@ pub struct Signed<G> {
     pub why: Why,
     /// Its place; given back when the answer has ended.
     pub grant: G,
-}
-
-impl ClientId {
-    /// Its place in lists of clients.
-    pub fn place(self) -> usize {
-        usize::from(self.0)
-    }
-}
-
-impl RouteId {
-    /// Its place in lists of routes.
-    pub fn place(self) -> usize {
-        usize::from(self.0)
-    }
 }
 
 impl RequestId {
@@ -361,10 +345,41 @@ impl From<Fetch> for Call {
     /// The call that a fetch needs; its answer may be kept unless the fetch says otherwise.
     fn from(fetch: Fetch) -> Self {
         let keep = !matches!(fetch.sharing, Sharing::Alone { keep: false });
-        let Fetch {
-            client, route, method, question, headers, body, deadline, validates, interim, why, ..
-        } = fetch;
-        let sent = Sent::default();
-        Self { client, route, method, question, headers, body, deadline, keep, validates, interim, sent, why }
+        Self {
+            keep,
+            urgency: Urgency::new(fetch.class, fetch.deadline),
+            again: false,
+            sent: Sent::default(),
+            client: fetch.client,
+            route: fetch.route,
+            method: fetch.method,
+            question: fetch.question,
+            headers: fetch.headers,
+            body: fetch.body,
+            validates: fetch.validates,
+            interim: fetch.interim,
+            why: fetch.why,
+        }
+    }
+}
+
+impl Call {
+    /// The same call once more, if its body can be sent twice.
+    pub fn again(&self) -> Option<Self> {
+        self.body.is_empty().then(|| Self {
+            client: self.client,
+            route: self.route,
+            method: self.method.clone(),
+            question: self.question.clone(),
+            headers: self.headers.clone(),
+            body: Body::Empty,
+            urgency: self.urgency.clone(),
+            again: true,
+            keep: self.keep,
+            validates: self.validates.clone(),
+            interim: self.interim.clone(),
+            sent: self.sent.clone(),
+            why: self.why,
+        })
     }
 }

@@ -116,6 +116,8 @@ faults! {
     ClientLimit = TOO_MANY_REQUESTS, "client-limit", Quota, false, Info, "This client asks more often than it may.";
     /// The account's quota is spent and waiting would not help in time.
     QuotaExceeded = TOO_MANY_REQUESTS, "quota-exceeded", Quota, false, Info, "The account's quota is spent for now.";
+    /// The upstream, or an operator, closed the account for a while.
+    AccountPaused = TOO_MANY_REQUESTS, "account-paused", Quota, false, Info, "The account is paused.";
     /// The client has caused as many upstream calls as it may.
     BudgetSpent = TOO_MANY_REQUESTS, "budget-spent", Quota, false, Info, "This client has caused as many upstream calls as it may for now.";
     /// The answer did not come within the time the client gave.

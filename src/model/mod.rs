@@ -9,12 +9,14 @@ pub mod entry;
 pub mod exchange;
 pub mod fault;
 pub mod fields;
+pub mod ids;
 pub mod interim;
 pub mod key;
 pub mod moment;
 pub mod secret;
 pub mod sent;
 pub mod short;
+pub mod urgency;
 
 pub use body::{Body, BodyError};
 pub use entry::Entry;

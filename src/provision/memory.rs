@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use http::header::ACCEPT_ENCODING;
+use http::header::{ACCEPT_ENCODING, HeaderName};
 
-use super::{NO_ACCOUNT_WAIT, reading};
+use super::accounts::NO_ACCOUNT_WAIT;
+use super::reading;
 use crate::config::plan::{Plan, Route as RoutePlan};
 use crate::lasting::Lasting;
 use crate::rules::collection::Paging;
@@ -14,20 +15,31 @@ use crate::state::paged::{PagedRoute, PagesMeters};
 
 /// When a route's answers are reused.
 pub(super) fn cache_rules(plan: &Plan, route: &RoutePlan) -> CacheRules {
-    let mut forwarding = forwarding(plan, route);
+    let mut allowed = route.forward_headers.clone();
     // In which coding a block comes is asked for by the gate.
-    if let (Some(_), ForwardHeaders::List(names)) = (&route.pages, &mut forwarding.allowed)
+    if let (Some(_), ForwardHeaders::List(names)) = (&route.pages, &mut allowed)
         && !names.contains(&ACCEPT_ENCODING)
     {
         names.push(ACCEPT_ENCODING);
     }
-    CacheRules { policy: route.cache.clone(), forwarding, patience: patience(plan, route) }
+    let forwarding = Forwarding::new(allowed, credentials(plan, route));
+    CacheRules {
+        policy: route.cache.clone(),
+        identifying: identifying(route, &forwarding),
+        forwarding,
+        patience: patience(plan, route),
+    }
 }
 
-fn forwarding(plan: &Plan, route: &RoutePlan) -> Forwarding {
+/// Names under which credentials are injected.
+fn credentials(plan: &Plan, route: &RoutePlan) -> Vec<HeaderName> {
     let account = plan.account_of(route);
-    let names = account.map(|account| account.headers.iter().map(|(name, _)| name.clone()).collect());
-    Forwarding { allowed: route.forward_headers.clone(), credentials: names.unwrap_or_default() }
+    account.map_or(Vec::new(), |account| account.headers.iter().map(|(name, _)| name.clone()).collect())
+}
+
+/// The fields that say who asks, as far as they may cross.
+fn identifying(route: &RoutePlan, forwarding: &Forwarding) -> Vec<HeaderName> {
+    route.cache.identifying.iter().filter(|name| forwarding.may_send(name)).cloned().collect()
 }
 
 /// How long a call that nobody waits for may take.
@@ -39,6 +51,7 @@ fn patience(plan: &Plan, route: &RoutePlan) -> Duration {
 /// How a route's windows are cut, where it has pages and a memory to cut them from.
 pub(super) fn paged(plan: &Plan, route: &RoutePlan, lasting: &Lasting) -> Option<PagedRoute> {
     let pages = route.pages.as_ref().filter(|_| route.cache.enabled)?;
+    let forwarding = Forwarding::new(route.forward_headers.clone(), credentials(plan, route));
     let mut settled = route.cache.clone();
     settled.ttl = pages.settled_ttl.or(settled.ttl);
     let upstream = &plan.upstreams[route.upstream];
@@ -57,7 +70,8 @@ pub(super) fn paged(plan: &Plan, route: &RoutePlan, lasting: &Lasting) -> Option
             walk_total: pages.walk_total,
             base: plan.server.public_url.clone().unwrap_or_default(),
         },
-        forwarding: forwarding(plan, route),
+        identifying: identifying(route, &forwarding),
+        forwarding,
         patience: patience(plan, route),
         max_entry_bytes: plan.cache.max_entry_bytes,
         beliefs: lasting.beliefs(&name, pages.block.into()),

@@ -49,16 +49,41 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// A route's rule for request fields: what it allows, and the names its credentials take.
 #[derive(Debug, Clone)]
 pub struct Forwarding {
-    /// The fields the route allows.
-    pub allowed: ForwardHeaders,
+    /// The fields the route allows; of a list only those that may ever cross.
+    allowed: ForwardHeaders,
     /// Names under which credentials are injected: no copy or look-alike of the client's passes.
-    pub credentials: Vec<HeaderName>,
+    credentials: Vec<HeaderName>,
 }
 
 impl Forwarding {
-    /// The fields of a request that go upstream.
+    /// The rule of a route that allows these fields and injects credentials under these names.
+    pub fn new(mut allowed: ForwardHeaders, credentials: Vec<HeaderName>) -> Self {
+        if let ForwardHeaders::List(names) = &mut allowed {
+            names.retain(|name| may_cross(name, &[], &credentials));
+        }
+        Self { allowed, credentials }
+    }
+
+    /// Of a request's fields those that go upstream: allowed by the route and let across.
     pub fn of(&self, headers: &HeaderMap) -> HeaderMap {
-        forwardable(headers, &self.allowed, &self.credentials)
+        let listed = connection_options(headers);
+        let mut forwarded = HeaderMap::new();
+        match &self.allowed {
+            ForwardHeaders::All => {
+                let passes = |name: &HeaderName| may_cross(name, &listed, &self.credentials);
+                for (name, value) in headers.iter().filter(|(name, _)| passes(name)) {
+                    forwarded.append(name.clone(), value.clone());
+                }
+            }
+            ForwardHeaders::List(names) => {
+                for name in names.iter().filter(|name| !listed.contains(name)) {
+                    for value in headers.get_all(name) {
+                        forwarded.append(name.clone(), value.clone());
+                    }
+                }
+            }
+        }
+        forwarded
     }
 
     /// The same for a request by an unsafe method: by its `Idempotency-Key` the upstream knows a repetition, so that
@@ -71,6 +96,15 @@ impl Forwarding {
             forwarded.insert(IDEMPOTENCY_KEY, key.clone());
         }
         forwarded
+    }
+
+    /// Whether a field of this name may go upstream at all.
+    pub fn may_send(&self, name: &HeaderName) -> bool {
+        let allowed = match &self.allowed {
+            ForwardHeaders::All => true,
+            ForwardHeaders::List(names) => names.contains(name),
+        };
+        allowed && may_cross(name, &[], &self.credentials)
     }
 
     /// "… an HTTP-to-HTTP gateway MUST send an appropriate Via header field in each inbound request message" (RFC 9110
@@ -90,45 +124,37 @@ impl Forwarding {
     /// What goes upstream of the field `name`, all its lines as one: the same as in [`Forwarding::of`], without making
     /// a map.
     pub fn sent<'a>(&self, headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
-        let allowed = match &self.allowed {
-            ForwardHeaders::All => true,
-            ForwardHeaders::List(names) => names.contains(name),
-        };
         // Cheapest first: most fields are not allowed or not there.
-        let value = vary::combined(headers, name).filter(|_| allowed)?;
-        may_cross(name, &connection_options(headers), &self.credentials).then_some(value)
+        match &self.allowed {
+            ForwardHeaders::List(names) if !names.contains(name) => None,
+            ForwardHeaders::List(_) => {
+                vary::combined(headers, name).filter(|_| !connection_options(headers).contains(name))
+            }
+            ForwardHeaders::All => vary::combined(headers, name)
+                .filter(|_| may_cross(name, &connection_options(headers), &self.credentials)),
+        }
     }
 }
 
-/// Of a request's fields those that may go upstream: allowed by the route, end-to-end, not named in `Connection`, and
-/// no copy or look-alike of a credential.
-fn forwardable(headers: &HeaderMap, allowed: &ForwardHeaders, credentials: &[HeaderName]) -> HeaderMap {
-    let listed = connection_options(headers);
-    let passes = |name: &HeaderName| may_cross(name, &listed, credentials);
-    let mut forwarded = HeaderMap::new();
-    match allowed {
-        ForwardHeaders::All => {
-            for (name, value) in headers.iter().filter(|(name, _)| passes(name)) {
-                forwarded.append(name.clone(), value.clone());
-            }
-        }
-        ForwardHeaders::List(names) => {
-            for name in names.iter().filter(|name| passes(name)) {
-                for value in headers.get_all(name) {
-                    forwarded.append(name.clone(), value.clone());
-                }
-            }
-        }
-    }
-    forwarded
-}
-
+/// Whether a field may go upstream: end-to-end, not `listed` in `Connection`, and no copy or look-alike of a credential.
 fn may_cross(name: &HeaderName, listed: &[HeaderName], credentials: &[HeaderName]) -> bool {
     !HOP_BY_HOP.contains(name)
         && !OURS.contains(name)
         && !listed.contains(name)
         && !is_twin_of_ours(name)
         && !credentials.iter().any(|credential| looks_like(name.as_str(), credential.as_str()))
+}
+
+/// Removes from fields that are kept what speaks of the account's limits at one moment: `RateLimit`, `RateLimit-Policy`,
+/// and the older ones that many send.
+pub fn strip_limits(headers: &mut HeaderMap) {
+    let speaks = |name: &&HeaderName| {
+        ["ratelimit", "x-ratelimit", "x-rate-limit"].iter().any(|word| name.as_str().starts_with(word))
+    };
+    let spoken: Vec<HeaderName> = headers.keys().filter(speaks).cloned().collect();
+    for name in spoken {
+        headers.remove(name);
+    }
 }
 
 /// Whether some server would take a field for one of a connection, of its framing, or of the gate's own:
@@ -259,11 +285,11 @@ mod tests {
             ("content-length", "3"),
             ("x-other", "1"),
         ]);
-        let all = forwardable(&sent, &ForwardHeaders::All, &credentials);
+        let all = Forwarding::new(ForwardHeaders::All, credentials.to_vec()).of(&sent);
         assert_eq!(names(&all), ["accept", "x-other"]);
         assert_eq!(all.get_all("accept").iter().count(), 2);
         let list = ForwardHeaders::List(vec![header::ACCEPT, HeaderName::from_static("api-key"), header::TE]);
-        assert_eq!(names(&forwardable(&sent, &list, &credentials)), ["accept"]);
+        assert_eq!(names(&Forwarding::new(list, credentials.to_vec()).of(&sent)), ["accept"]);
     }
 
     #[test]

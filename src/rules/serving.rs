@@ -73,7 +73,7 @@ pub fn shape(asked: &HeaderMap, method: &Method, entry: &Entry, wall: SystemTime
             return Some((StatusCode::NOT_MODIFIED, validators::of_not_modified(entry), Bytes::new()));
         }
         Conditions::Failed => {
-            return Some((StatusCode::PRECONDITION_FAILED, validators::of_not_modified(entry), Bytes::new()));
+            return Some((StatusCode::PRECONDITION_FAILED, validators::of_failed(entry), Bytes::new()));
         }
         Conditions::Hold => {}
     }

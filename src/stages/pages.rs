@@ -2,6 +2,7 @@
 //! asks; it alone asks for newer ones.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::{Either, ready};
 use http::header::{self, HeaderValue};
@@ -9,12 +10,13 @@ use http::{Method, StatusCode};
 use tower_layer::Layer;
 
 use super::Stage;
-use crate::model::cache_status::{CacheStatus, Stale};
+use crate::model::cache_status::{CacheStatus, Stale, Why};
 use crate::model::exchange::{Answer, Ask, Block, Content, Question, Timing};
+use crate::model::fault::Called;
 use crate::model::{Body, Fault, Moment};
 use crate::rules::collection::{Asked, Fallback, View};
+use crate::rules::failing::{FAILURE_SPEAKS_FOR, allowance, failure, speaks_for_others};
 use crate::rules::serving::{self, Wishes};
-use crate::rules::stale::{self, FAILURE_SPEAKS_FOR, seconds_over};
 use crate::rules::walks::Generation;
 use crate::state::clock::Clock;
 use crate::state::collections::{Known, SHUNNED_FOR};
@@ -93,8 +95,8 @@ impl<S: Stage<Block> + 'static> Pages<S> {
         let (window, _) = (ask.question.window?, ask.question.collection.as_ref()?);
         let readable = matches!(ask.method, Method::GET | Method::HEAD) && ask.body.is_empty();
         // Who is somebody to the upstream has a list of their own.
-        let own = [header::AUTHORIZATION, header::COOKIE];
-        if !readable || own.iter().any(|name| route.forwarding.sent(&ask.headers, name).is_some()) {
+        let own = |name| route.forwarding.sent(&ask.headers, name).is_some();
+        if !readable || route.identifying.iter().any(own) {
             return None;
         }
         let wishes = Wishes::from_headers(&ask.headers);
@@ -147,15 +149,15 @@ impl<S: Stage<Block> + 'static> Pages<S> {
             going.asked += 1;
             let fetched = self.below.call(Block { ask: asking, demand }).await;
             let now = self.given.clock.now();
-            if let Some(reason) = stale::failure(&fetched) {
+            if let Some(reason) = failure(&fetched) {
                 if let Some(fallback) = &fallback {
-                    if stale::speaks_for_others(&fetched) {
+                    if speaks_for_others(&fetched) {
                         fallback.entry.refresh_failed(reason, now + FAILURE_SPEAKS_FOR);
                     }
                     if let (Some(over), Some(held)) =
                         (lasting(fallback, reason, now), going.collection.clone())
                     {
-                        let status = CacheStatus::Hit { ttl: seconds_over(over), stale: Some(reason) };
+                        let status = in_place_of(&fetched, over, reason);
                         going.fetched = None;
                         let seen = (fallback.view.clone(), fallback.generation);
                         next = cut(route, (&ask, &going), &mut held.known(), seen, status, now);
@@ -192,8 +194,14 @@ impl<S: Stage<Block> + 'static> Pages<S> {
         let Some(key) = &ask.question.collection else { return Outcome::Useless(Forwarded::Odd, answer) };
         match &answer.content {
             Content::Held(entry, _) if entry.status == StatusCode::OK => {
-                let taken =
-                    windows::take(&self.given.store, route, key, asked, entry, self.given.clock.now());
+                let taken = windows::take(
+                    &self.given.store,
+                    route,
+                    key,
+                    asked,
+                    entry,
+                    (ask.at, self.given.clock.now()),
+                );
                 self.given.store.forget(&question.key, entry);
                 let Some(held) = taken else { return Outcome::Useless(Forwarded::Unsliceable, answer) };
                 (going.collection, going.fetched) = (Some(held), Some(answer.cache));
@@ -266,9 +274,19 @@ fn is_success(content: &Content) -> bool {
 }
 
 /// How long over its lifetime a fallback is, if it may serve for `reason`.
-fn lasting(fallback: &Fallback, reason: Stale, now: Moment) -> Option<std::time::Duration> {
+fn lasting(fallback: &Fallback, reason: Stale, now: Moment) -> Option<Duration> {
     let over = fallback.over + now.since(fallback.looked);
-    (over < stale::allowed(reason, fallback.if_error, fallback.if_unreachable)).then_some(over)
+    (over < allowance(reason, fallback.if_error, fallback.if_unreachable)).then_some(over)
+}
+
+/// How the cache takes part where something stale stands in for what was `fetched`.
+fn in_place_of(fetched: &Result<Answer, Fault>, over: Duration, reason: Stale) -> CacheStatus {
+    let why = Why::Stale;
+    match fetched {
+        Ok(answer) => CacheStatus::fallback(why, Some(answer.status().as_u16()), over, reason),
+        Err(fault) if fault.called != Called::No => CacheStatus::fallback(why, None, over, reason),
+        Err(_) => CacheStatus::over(over, Some(reason)),
+    }
 }
 
 /// The ask for a block of `size` items.

@@ -11,10 +11,13 @@ use super::Stage;
 use crate::model::exchange::{Answer, Call, Granted};
 use crate::model::fault::Called;
 use crate::model::{Fault, FaultKind};
+use crate::rules::fairness::Payer;
+use crate::rules::ledger::Per;
 use crate::rules::window::WindowRule;
 use crate::state::clock::Clock;
+use crate::state::grant::Grant;
 use crate::state::limits::Budget;
-use crate::state::quota::{Account, Grant, Refused};
+use crate::state::quota::{Account, Refused, Want};
 
 /// What the quota knows of a route.
 #[derive(Debug, Clone)]
@@ -57,14 +60,22 @@ impl CallMeters {
 pub struct QuotaLayer {
     /// Who pays for each route, by place.
     pub purses: Arc<[Purse]>,
-    /// What each client may cause, by place.
-    pub budgets: Arc<[Option<Arc<Budget>>]>,
+    /// What each client has of it, by place.
+    pub shares: Arc<[Share]>,
     /// The time.
     pub clock: Clock,
 }
 
-/// A grant that comes so shortly before a deadline cannot be answered in time; refusing it then still can be told.
-const LAST_MOMENT: Duration = Duration::from_millis(10);
+/// What a client has of the accounts.
+#[derive(Debug, Clone)]
+pub struct Share {
+    /// Who it is in their lines.
+    pub payer: Payer,
+    /// Its part of them when they are contended.
+    pub weight: u32,
+    /// How many upstream calls it may cause.
+    pub budget: Option<Arc<Budget>>,
+}
 
 /// The stage.
 #[derive(Debug)]
@@ -101,7 +112,7 @@ struct Counted<'a> {
 impl<'a> Counted<'a> {
     fn spend(budget: Option<&'a Budget>) -> Result<Self, (Duration, WindowRule)> {
         budget.map_or(Ok(()), Budget::spend)?;
-        Ok(Self { budget, sent: true })
+        Ok(Self { budget, sent: false })
     }
 }
 
@@ -118,16 +129,22 @@ impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
         let Some(purse) = self.given.purses.get(call.route.place()) else {
             return Err(FaultKind::NoSuchRoute.into());
         };
-        let budget = self.given.budgets.get(call.client.place()).and_then(Option::as_ref);
+        let Some(share) = self.given.shares.get(call.client.place()) else {
+            return Err(FaultKind::ClientUnknown.into());
+        };
         let began = self.given.clock.now();
-        let grant = purse
-            .account
-            .acquire(call.deadline.before(LAST_MOMENT))
-            .await
-            .map_err(|refused| fault(refused, &purse.name))?;
+        // Before the line: nobody waits for what it may not spend. What is not sent is given back.
+        let mut counted = Counted::spend(share.budget.as_deref()).map_err(over_budget)?;
+        let want = Want {
+            payer: share.payer,
+            weight: share.weight,
+            urgency: call.urgency.clone(),
+            question: call.question.key.hash_word(),
+            comes_back: call.validates.is_none(),
+        };
+        let grant = purse.account.acquire(want).await.map_err(|refused| fault(refused, &purse.name))?;
+        counted.sent = true;
         let waited = self.given.clock.now().since(began);
-        // After the grant: what is not sent is not counted. An unused grant gives its place back.
-        let mut counted = Counted::spend(budget.map(Arc::as_ref)).map_err(over_budget)?;
         call.sent.mark();
         let mut begun = Begun(Some(&purse.meters));
         let mut result = self.inner.call(Granted { call, grant }).await;
@@ -162,6 +179,14 @@ fn outcome(result: &Result<Answer, Fault>) -> &'static str {
     }
 }
 
+/// A window's length in a sentence.
+fn spoken(per: &Per) -> String {
+    match per {
+        Per::Sliding(per) => format!("{per:?}"),
+        Per::Calendar(_) => format!("a {per}"),
+    }
+}
+
 fn over_budget((retry_after, rule): (Duration, WindowRule)) -> Fault {
     Fault::new(FaultKind::BudgetSpent)
         .detail(format!("this client may cause {} upstream calls in {:?}", rule.requests, rule.per))
@@ -171,14 +196,15 @@ fn over_budget((retry_after, rule): (Duration, WindowRule)) -> Fault {
 
 fn fault(refused: Refused, account: &str) -> Fault {
     match refused {
-        Refused::Spent { retry_after, window } => {
-            let WindowRule { requests, per } = window;
-            Fault::new(FaultKind::QuotaExceeded)
-                .detail(format!("account {account} may be asked {requests} times in {per:?}"))
-                .member("account", account)
-                .member("policy", format!("{requests};w={}", per.as_secs().max(1)))
-                .retry_after(retry_after)
-        }
+        Refused::Spent { retry_after, window } => Fault::new(FaultKind::QuotaExceeded)
+            .detail(format!(
+                "account {account} may be asked {} times in {}",
+                window.requests,
+                spoken(&window.per)
+            ))
+            .member("account", account)
+            .member("policy", format!("{};w={}", window.requests, window.seconds()))
+            .retry_after(retry_after),
         Refused::Full => Fault::new(FaultKind::QueueFull)
             .detail(format!("as many requests as may wait for account {account} already do"))
             .retry_after(Duration::from_secs(1)),
@@ -187,6 +213,10 @@ fn fault(refused: Refused, account: &str) -> Fault {
             .retry_after(Duration::from_secs(1)),
         Refused::Resting { retry_after } => Fault::new(FaultKind::UpstreamRefusedCredentials)
             .detail(format!("account {account} rests; its credentials were refused twice in a row"))
+            .retry_after(retry_after),
+        Refused::Paused { retry_after } => Fault::new(FaultKind::AccountPaused)
+            .detail(format!("account {account} is left alone until its upstream admits calls again"))
+            .member("account", account)
             .retry_after(retry_after),
     }
 }

@@ -153,14 +153,15 @@ impl Budget {
         if window.remaining(now) == 0 {
             return Err((window.next_free(now, 0).since(now), window.rule()));
         }
-        window.begin();
+        window.begin(now);
         Ok(())
     }
 
     /// The call that was counted has ended; it counts from now on for one period, unless it was never `sent`.
     pub fn settle(&self, sent: bool) {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        if sent { window.end(self.clock.now()) } else { window.give_back() }
+        let now = self.clock.now();
+        if sent { window.end(now) } else { window.give_back(now) }
     }
 }
 

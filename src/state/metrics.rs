@@ -29,6 +29,8 @@ pub struct Metrics {
     pub quota_remaining: IntGaugeVec,
     /// `tollgate_quota_wait_seconds{account}`
     pub quota_wait: HistogramVec,
+    /// `tollgate_shadow_total{limit}`
+    pub shadow: IntCounterVec,
     /// `tollgate_params_total{route,param,rule}`
     pub params: IntCounterVec,
     /// `tollgate_faults_total{kind}`
@@ -148,6 +150,11 @@ impl Metrics {
                 "tollgate_quota_wait_seconds",
                 "How long calls waited for the account.",
                 &["account"],
+            )?,
+            shadow: make.counter(
+                "tollgate_shadow_total",
+                "What limits in the shadow would have refused.",
+                &["limit"],
             )?,
             params: make.counter(
                 "tollgate_params_total",

@@ -2,9 +2,12 @@
 //! an await.
 
 pub mod clock;
+pub mod collecting;
 pub mod collections;
 pub mod flights;
+pub mod grant;
 pub mod limits;
+mod line;
 pub mod metrics;
 pub mod paged;
 pub mod quota;

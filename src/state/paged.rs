@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use http::StatusCode;
-use http::header;
+use http::header::{self, HeaderName};
 use prometheus::IntCounter;
 
 use super::metrics::Metrics;
@@ -27,6 +27,8 @@ pub struct PagedRoute {
     pub paging: Paging,
     /// Which request fields the upstream sees.
     pub forwarding: Forwarding,
+    /// Those of them that say who asks.
+    pub identifying: Vec<HeaderName>,
     /// How long a refresh that nobody waits for may take.
     pub patience: Duration,
     /// The largest body that is kept, decoded too.

@@ -1,21 +1,25 @@
-//! What an account may still spend, and who waits for it: the windows of its quota, its standing with the upstream,
-//! and the ceiling on calls at once.
-//!
-//! Waiting is first come, first served. The decision itself is `rules::window`; this file owns the lock, the line and
-//! the grants.
+//! What an account may still spend, and who waits for it: the decisions of `rules::ledger`, `fairness`, `pause` and `rest`
+//! under one lock, and one task that grants while anyone waits.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use prometheus::{Histogram, IntGauge};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use prometheus::{Histogram, IntCounter, IntGauge};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::clock::Clock;
+use super::grant::{Grant, Probe};
+use super::line::{InLine, Waiting};
+use super::tasks::Tasks;
 use crate::model::moment::Moment;
+use crate::model::urgency::{Class, Urgency};
+use crate::rules::calendar::Steady;
+use crate::rules::fairness::{Line, Payer};
+use crate::rules::ledger::{Ledger, Now, QuotaRule};
+use crate::rules::pause::{Gate, Pause};
+use crate::rules::promises::{Promise, Promises};
 use crate::rules::rest::Rest;
-use crate::rules::window::{Window, WindowRule};
 
 /// The most calls an upstream bears at once. Clones share it.
 #[derive(Debug, Clone)]
@@ -33,6 +37,20 @@ impl Ceiling {
     pub fn new(calls: usize) -> Self {
         Self(Arc::new(Semaphore::new(calls.min(Semaphore::MAX_PERMITS))))
     }
+
+    /// A place under it, once there is one. It is never closed, so there always will be.
+    pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.clone().acquire_owned().await.ok()
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.available_permits() == 0
+    }
+
+    fn try_place(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.clone().try_acquire_owned().ok()
+    }
 }
 
 /// How calls may wait for an account; may change while it is used.
@@ -42,6 +60,8 @@ pub struct Terms {
     pub max_wait: Duration,
     /// The most calls that may wait at once.
     pub max_waiting: usize,
+    /// The longest the upstream's word closes the account.
+    pub max_pause: Duration,
     /// What the upstream bears at once.
     pub ceiling: Ceiling,
 }
@@ -51,40 +71,67 @@ pub struct Terms {
 pub struct AccountMeters {
     /// Grants that are held.
     pub permits: IntGauge,
-    /// Calls that wait.
-    pub waiting: IntGauge,
+    /// Calls that wait, by class.
+    pub waiting: [IntGauge; Class::ALL.len()],
     /// How long calls waited, in seconds.
     pub waits: Histogram,
     /// What each window still admits.
     pub remaining: Vec<IntGauge>,
-    /// 1 while the account rests.
+    /// 1 while the account rests or is paused.
     pub paused: IntGauge,
+    /// Calls that a window in the shadow would have refused.
+    pub shadow: IntCounter,
 }
 
 /// One account's quota, shared by every route that uses it.
 #[derive(Debug)]
 pub struct Account {
-    terms: ArcSwap<Terms>,
-    windows: Mutex<Vec<Window>>,
-    rest: Mutex<Rest>,
-    /// Whoever holds it is next; tokio's semaphores are first come, first served.
-    turn: Semaphore,
-    waiting: AtomicUsize,
-    /// A slot may have come free sooner than its window said.
-    freed: Notify,
-    clock: Clock,
-    meters: AccountMeters,
+    pub(super) terms: ArcSwap<Terms>,
+    books: Mutex<Books>,
+    /// Something changed that may let somebody through, or end the line.
+    pub(super) changed: Notify,
+    pub(super) tasks: Tasks,
+    pub(super) clock: Clock,
+    pub(super) meters: AccountMeters,
+}
+
+/// What is decided by.
+#[derive(Debug)]
+pub(super) struct Books {
+    pub(super) ledger: Ledger,
+    pub(super) line: Line<Waiting>,
+    pub(super) rest: Rest,
+    pub(super) pause: Pause,
+    pub(super) promises: Promises,
+    /// Whether the task that grants runs.
+    pub(super) dispatched: bool,
+    steady: Steady,
+}
+
+/// Who wants a grant.
+#[derive(Debug, Clone)]
+pub struct Want {
+    /// Whose share it takes.
+    pub payer: Payer,
+    /// How large that share is, at least 1.
+    pub weight: u32,
+    /// How urgently, and until when.
+    pub urgency: Arc<Urgency>,
+    /// What is asked, as a word.
+    pub question: u64,
+    /// Whether somebody comes back who is told to: not where something stale stands in.
+    pub comes_back: bool,
 }
 
 /// Why no grant was given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Refused {
     /// No slot comes free in time.
     Spent {
         /// When one does, from now.
         retry_after: Duration,
         /// The window that admits last.
-        window: WindowRule,
+        window: QuotaRule,
     },
     /// As many calls wait as may.
     Full,
@@ -95,241 +142,253 @@ pub enum Refused {
         /// How long.
         retry_after: Duration,
     },
+    /// The upstream, or an operator, closed the account; so long until it is asked again.
+    Paused {
+        /// How long.
+        retry_after: Duration,
+    },
 }
 
-/// A call's place in every window and under the ceiling. Dropping it gives the place back as truthfully as is known:
-/// a call that was sent is spent.
-#[derive(Debug)]
-pub struct Grant {
-    account: Arc<Account>,
-    state: GrantState,
-    _permit: OwnedSemaphorePermit,
+/// A grant that comes so shortly before a deadline cannot be answered in time; refusing it then still can be told.
+const LAST_MOMENT: Duration = Duration::from_millis(10);
+
+/// Until when a call waits that waits as urgently as this, and no longer than `longest`.
+pub(super) fn until(urgency: &Urgency, longest: Moment) -> Moment {
+    urgency.deadline().before(LAST_MOMENT).min(longest)
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum GrantState {
-    Unsent,
-    Sent,
-    Ended,
+/// What happens to a call that wants a grant.
+enum Entered<'a> {
+    Granted(Grant),
+    Waits(InLine<'a>),
 }
 
 impl Account {
-    /// An account nothing was spent of; all `windows` must admit a call.
-    pub fn new(windows: &[WindowRule], terms: Terms, clock: Clock, meters: AccountMeters) -> Arc<Self> {
-        let windows = windows.iter().map(|rule| Window::new(*rule)).collect();
+    /// An account nothing was spent of, by one of `instances` gates on it.
+    pub fn new(
+        rules: &[QuotaRule],
+        instances: u32,
+        terms: Terms,
+        (clock, tasks): (Clock, Tasks),
+        meters: AccountMeters,
+    ) -> Arc<Self> {
+        let (at, date) = (clock.now(), clock.wall());
+        let books = Books {
+            ledger: Ledger::new(rules, instances, Now { at, date }),
+            line: Line::default(),
+            rest: Rest::default(),
+            pause: Pause::default(),
+            promises: Promises::default(),
+            dispatched: false,
+            steady: Steady::new(at, date),
+        };
         let account = Self {
             terms: ArcSwap::from_pointee(terms),
-            windows: Mutex::new(windows),
-            rest: Mutex::default(),
-            turn: Semaphore::new(1),
-            waiting: AtomicUsize::new(0),
-            freed: Notify::new(),
+            books: Mutex::new(books),
+            changed: Notify::new(),
+            tasks,
             clock,
             meters,
         };
-        account.report(&mut account.windows());
+        account.refresh();
         Arc::new(account)
     }
 
     /// From now on calls wait by these terms. What was spent, and who waits, stays.
     pub fn adapt(&self, terms: Terms) {
         self.terms.store(Arc::new(terms));
+        self.changed.notify_one();
     }
 
-    /// Waits for a grant until `deadline`, and no longer than the account allows.
+    /// Waits for a grant as long as its urgency says, and no longer than the account allows.
     ///
     /// # Errors
     /// Why there is none, at once where waiting cannot help.
-    pub async fn acquire(self: &Arc<Self>, deadline: Moment) -> Result<Grant, Refused> {
+    pub async fn acquire(self: &Arc<Self>, want: Want) -> Result<Grant, Refused> {
         let began = self.clock.now();
-        let terms = self.terms.load_full();
-        let deadline = deadline.min(began + terms.max_wait);
-        self.may_be_asked(began)?;
-        let line = self.join_line(terms.max_waiting)?;
-        if line.ahead == 0
-            && let Ok(permit) = terms.ceiling.0.clone().try_acquire_owned()
-            && let Some(grant) = self.try_spend(permit)?
-        {
-            self.meters.waits.observe(0.0);
-            return Ok(grant);
-        }
-        self.is_worth_waiting(line.ahead, deadline)?;
-        let left = deadline.since(self.clock.now());
-        let grant = match tokio::time::timeout(left, self.wait_in_line(deadline, &terms.ceiling)).await {
-            Ok(grant) => grant,
-            // Whoever comes back stands behind everybody who still waits.
-            Err(_) => Err(self.is_worth_waiting(self.others(), deadline).err().unwrap_or(Refused::Busy)),
+        let result = match self.enter(want, began)? {
+            Entered::Granted(grant) => Ok(grant),
+            Entered::Waits(place) => place.wait().await,
         };
         self.meters.waits.observe(self.clock.now().since(began).as_secs_f64());
-        grant
+        result
+    }
+
+    fn enter(self: &Arc<Self>, want: Want, began: Moment) -> Result<Entered<'_>, Refused> {
+        let terms = self.terms.load();
+        let mut books = self.books();
+        let now = books.now(&self.clock);
+        let class = want.urgency.class();
+        books.may_be_asked(now)?;
+        let came_back = books.promises.take_up(want.payer, want.question, now.at);
+        // Whoever comes while nobody waits need not be paced. A lower class is all the same, where a whole window of it fits
+        // into its wait: a burst that filled the window could not be taken back when somebody comes who is in a hurry.
+        let is_paced = class > Class::Interactive && books.ledger.shortest() <= terms.max_wait;
+        if books.line.is_empty()
+            && (!is_paced || books.ledger.is_due(now))
+            && books.admits(now, class)
+            && let Some(permit) = terms.ceiling.try_place()
+        {
+            return self.grant(&mut books, now, permit).map(Entered::Granted);
+        }
+        // Whoever comes back when told is not sent away again for a little.
+        let patience = if came_back { terms.max_wait.mul_f64(1.5) } else { terms.max_wait };
+        let longest = began + patience;
+        let until = until(&want.urgency, longest);
+        books.is_worth_waiting(now, &want, until, (came_back, terms.max_waiting))?;
+        if books.line.len() >= terms.max_waiting {
+            return Err(Refused::Full);
+        }
+        let (give, given) = oneshot::channel();
+        let waiting = Waiting { want: want.clone(), longest, give };
+        let ticket = books.line.join(class, want.payer, want.weight, waiting);
+        self.meters.waiting[class.place()].inc();
+        if !std::mem::replace(&mut books.dispatched, true) {
+            self.tasks.spawn(self.clone().dispatch());
+        }
+        drop(books);
+        self.changed.notify_one();
+        Ok(Entered::Waits(InLine::new(self, want, ticket, given, longest)))
+    }
+
+    /// Spends: what must be true has been looked at, under the same lock.
+    pub(super) fn grant(
+        self: &Arc<Self>,
+        books: &mut Books,
+        now: Now,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Grant, Refused> {
+        // Whoever passes here while the account rests is its one probe.
+        books.rest.admit(now.at).map_err(|retry_after| Refused::Resting { retry_after })?;
+        let probe = (books.pause.admit(now.at) == Gate::OneProbe).then(|| {
+            books.pause.probe();
+            Probe::new(self.clone())
+        });
+        let over = books.ledger.begin(now);
+        self.meters.shadow.inc_by(over as u64);
+        self.report(books, now);
+        self.meters.permits.inc();
+        Ok(Grant::new(self.clone(), now.at, probe, permit))
     }
 
     /// Brings the gauges up to date: slots come free with time alone.
     pub fn refresh(&self) {
-        self.report(&mut self.windows());
+        let mut books = self.books();
+        let now = books.now(&self.clock);
+        self.report(&mut books, now);
     }
 
     /// The upstream refused the account's credentials, which are still the same when read again or are `renewed`.
     pub fn refused(&self, renewed: bool) {
-        let mut rest = self.rest();
-        if renewed {
-            rest.renewed();
-        } else {
-            rest.refused(self.clock.now());
-        }
-        self.meters.paused.set(i64::from(matches!(*rest, Rest::Resting { .. })));
+        self.change(|books, now| if renewed { books.rest.renewed() } else { books.rest.refused(now.at) });
     }
 
     /// The upstream accepted the account's credentials.
     pub fn accepted(&self) {
-        let mut rest = self.rest();
-        if *rest != Rest::Working {
-            rest.accepted();
-            self.meters.paused.set(0);
+        if self.books().rest != Rest::Working {
+            self.change(|books, _| books.rest.accepted());
         }
     }
 
-    async fn wait_in_line(self: &Arc<Self>, deadline: Moment, ceiling: &Ceiling) -> Result<Grant, Refused> {
-        let Ok(_turn) = self.turn.acquire().await else { return Err(Refused::Busy) };
-        loop {
-            let freed = self.freed.notified();
-            tokio::pin!(freed);
-            // Registered before looking, so that a slot freed between the two is not missed.
-            freed.as_mut().enable();
-            let Ok(permit) = ceiling.0.clone().acquire_owned().await else { return Err(Refused::Busy) };
-            if let Some(grant) = self.try_spend(permit)? {
-                return Ok(grant);
-            }
-            self.is_worth_waiting(0, deadline)?;
-            let now = self.clock.now();
-            let next = self.windows().iter_mut().map(|window| window.next_free(now, 0)).max().unwrap_or(now);
-            // The timer's grain is a millisecond; a slot is never taken early, only found a little late.
-            tokio::select! {
-                () = tokio::time::sleep(next.since(now)) => {}
-                () = freed => {}
-            }
+    /// Something about the account changed: whoever waits may be concerned.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Books, Now) -> T) -> T {
+        let mut books = self.books();
+        let now = books.now(&self.clock);
+        let changed = change(&mut books, now);
+        self.report(&mut books, now);
+        drop(books);
+        self.changed.notify_one();
+        changed
+    }
+
+    fn report(&self, books: &mut Books, now: Now) {
+        for (remaining, gauge) in books.ledger.remaining(now).zip(&self.meters.remaining) {
+            gauge.set(remaining.into());
         }
-    }
-
-    fn is_worth_waiting(&self, ahead: usize, deadline: Moment) -> Result<(), Refused> {
-        let now = self.clock.now();
-        let mut windows = self.windows();
-        let last = windows
-            .iter_mut()
-            .map(|window| (window.next_free(now, ahead), window.rule()))
-            .max_by_key(|(at, _)| *at);
-        match last {
-            Some((at, window)) if at > deadline => Err(Refused::Spent { retry_after: at.since(now), window }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether the account rests, without taking the place of the next probe.
-    fn may_be_asked(&self, now: Moment) -> Result<(), Refused> {
-        let mut rest = *self.rest();
-        rest.admit(now).map_err(|retry_after| Refused::Resting { retry_after })
-    }
-
-    /// A grant if every window has a slot; nothing for those who wait once the account has come to rest.
-    fn try_spend(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Result<Option<Grant>, Refused> {
-        let now = self.clock.now();
-        let mut windows = self.windows();
-        if windows.iter_mut().any(|window| window.remaining(now) == 0) {
-            self.may_be_asked(now)?;
-            return Ok(None);
-        }
-        // Last, because whoever passes here while the account rests is its one probe.
-        self.rest().admit(now).map_err(|retry_after| Refused::Resting { retry_after })?;
-        windows.iter_mut().for_each(Window::begin);
-        self.report(&mut windows);
-        self.meters.permits.inc();
-        Ok(Some(Grant { account: self.clone(), state: GrantState::Unsent, _permit: permit }))
-    }
-
-    /// How many wait beside the one who asks.
-    fn others(&self) -> usize {
-        self.waiting.load(Ordering::Acquire).saturating_sub(1)
-    }
-
-    fn join_line(&self, max_waiting: usize) -> Result<InLine<'_>, Refused> {
-        let ahead = self.waiting.fetch_add(1, Ordering::AcqRel);
-        self.meters.waiting.inc();
-        let line = InLine { account: self, ahead };
-        if ahead >= max_waiting.max(1) { Err(Refused::Full) } else { Ok(line) }
-    }
-
-    fn end(&self, how: impl Fn(&mut Window)) {
-        let mut windows = self.windows();
-        windows.iter_mut().for_each(how);
-        self.report(&mut windows);
-    }
-
-    fn report(&self, windows: &mut [Window]) {
-        let now = self.clock.now();
-        for (window, gauge) in windows.iter_mut().zip(&self.meters.remaining) {
-            gauge.set(window.remaining(now).into());
-        }
+        let rests = matches!(books.rest, Rest::Resting { .. });
+        self.meters.paused.set((rests || !books.pause.is_open(now.at)).into());
     }
 
     // A panic elsewhere must not stop the account: the counts are consistent after every statement.
-    fn windows(&self) -> MutexGuard<'_, Vec<Window>> {
-        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn rest(&self) -> MutexGuard<'_, Rest> {
-        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A place in the line, given up when dropped: a client that leaves leaves it at once.
-struct InLine<'a> {
-    account: &'a Account,
-    ahead: usize,
-}
-
-impl Drop for InLine<'_> {
-    fn drop(&mut self) {
-        self.account.waiting.fetch_sub(1, Ordering::AcqRel);
-        self.account.meters.waiting.dec();
-    }
-}
-
-impl Grant {
-    /// The account that gave it.
-    pub fn shared_account(&self) -> Arc<Account> {
-        self.account.clone()
+impl Books {
+    pub(super) fn now(&mut self, clock: &Clock) -> Now {
+        let at = clock.now();
+        Now { at, date: self.steady.date(at, clock.wall()) }
     }
 
-    /// The call goes out now: from here on it is spent.
-    pub fn sent(&mut self) {
-        self.state = GrantState::Sent;
+    /// Whether a call of `class` may pass now, the pace and the ceiling aside.
+    pub(super) fn admits(&mut self, now: Now, class: Class) -> bool {
+        matches!(self.pause.admit(now.at), Gate::Open | Gate::OneProbe) && self.ledger.admits(now, class)
     }
 
-    /// The call did not go out after all: no connection could be made.
-    pub fn unsent(&mut self) {
-        self.state = GrantState::Unsent;
+    /// Whether the account rests, without taking the place of the next probe.
+    pub(super) fn may_be_asked(&self, now: Now) -> Result<(), Refused> {
+        let mut rest = self.rest;
+        rest.admit(now.at).map_err(|retry_after| Refused::Resting { retry_after })
     }
 
-    /// The first byte of the answer is here: the slot is free again one period from now.
-    pub fn answered(&mut self) {
-        if self.state == GrantState::Sent {
-            self.state = GrantState::Ended;
-            let now = self.account.clock.now();
-            self.account.end(|window| window.end(now));
+    /// When whoever stands behind `ahead` others is served at the earliest, and why not before.
+    pub(super) fn served_at(&mut self, now: Now, ahead: usize, class: Class) -> (Moment, Refused) {
+        let (at, window) = self.ledger.next_free(now, ahead, class);
+        let opens = match self.pause.admit(now.at) {
+            Gate::Until(until) => until,
+            Gate::Open | Gate::OneProbe | Gate::Probing => now.at,
+        };
+        if opens >= at && opens > now.at {
+            return (opens, Refused::Paused { retry_after: opens.since(now.at) });
         }
+        let window = window.and_then(|place| self.ledger.rules().nth(place)).cloned();
+        let retry_after = at.since(now.at);
+        (at, window.map_or(Refused::Busy, |window| Refused::Spent { retry_after, window }))
     }
-}
 
-impl Drop for Grant {
-    fn drop(&mut self) {
-        match self.state {
-            GrantState::Sent => self.answered(),
-            GrantState::Unsent => {
-                self.account.end(Window::give_back);
-                self.account.freed.notify_one();
-            }
-            GrantState::Ended => {}
+    /// Whether a newcomer that waits `until` then is served in time. Who `came_back` when it was told to is not made to wait for others
+    /// who were told so; who is sent away is told when to come, at most `most` of them.
+    fn is_worth_waiting(
+        &mut self,
+        now: Now,
+        want: &Want,
+        until: Moment,
+        (came_back, most): (bool, usize),
+    ) -> Result<(), Refused> {
+        let (class, payer) = (want.urgency.class(), want.payer);
+        let line = self.line.ahead_of(class, payer, want.weight);
+        let at = self.served_at(now, line, class).0;
+        // Whoever comes anew does not push out those who wait and those who were told to come, beyond its share.
+        let bears = came_back
+            || self.promises.bear(payer, now.at, line, self.ledger.gap())
+                && (self.line.is_below_share(class, payer, want.weight)
+                    || self.served_at(now, self.line.whole(class), class).0 <= until);
+        if at <= until && bears {
+            return Ok(());
         }
-        self.account.meters.permits.dec();
+        Err(self.send_away(now, want, line, (until.since(now.at), most)))
+    }
+
+    /// Why a call that stands behind `ahead` others and would `wait` so long is sent away, and when it should come back; it
+    /// is expected then, unless `most` others are.
+    pub(super) fn send_away(
+        &mut self,
+        now: Now,
+        want: &Want,
+        ahead: usize,
+        (wait, most): (Duration, usize),
+    ) -> Refused {
+        self.promises.withdraw(want.payer, want.question);
+        let promised = self.promises.ahead_of(want.payer, now.at);
+        let (at, refused) = self.served_at(now, ahead + promised, want.urgency.class());
+        // As the client will be told: in whole seconds.
+        let told = now.at + Duration::from_secs(at.since(now.at + Duration::from_nanos(1)).as_secs() + 1);
+        if want.comes_back {
+            // Half of the wait is left to what cannot be foreseen.
+            let promise = Promise { at: told, until: told + wait / 2, question: want.question };
+            self.promises.make(want.payer, promise, most);
+        }
+        refused
     }
 }

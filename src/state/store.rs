@@ -85,6 +85,8 @@ pub enum Found {
     Entry(Arc<Entry>),
     /// Entries, but none these headers select.
     OtherVariant,
+    /// Parts alone.
+    Parts,
     /// Nothing.
     Nothing,
 }
@@ -149,6 +151,16 @@ impl Store {
         parts.find_map(|entry| Some((entry.clone(), ranges::within(entry, range)?)))
     }
 
+    /// Looks for a part that one more call could complete, all else being as in [`Store::find`].
+    pub fn find_completable<'a>(
+        &self,
+        key: &Key,
+        sent: impl Fn(&HeaderName) -> Option<Cow<'a, [u8]>>,
+    ) -> Option<Arc<Entry>> {
+        let fits = |entry: &&Arc<Entry>| ranges::is_completable(entry) && vary::selects(entry, &sent);
+        self.cache.get(key)?.answers().iter().find(fits).cloned()
+    }
+
     /// Every part kept under `key`.
     pub fn parts(&self, key: &Key) -> Vec<Arc<Entry>> {
         let variants = self.cache.get(key);
@@ -166,7 +178,7 @@ impl Store {
     ///
     /// It replaces what its own request, which `sent` these fields, would have selected.
     pub fn insert(&self, key: &Key, entry: &Arc<Entry>, sent: &HeaderMap, began: Moment) -> bool {
-        let is_erased = || self.is_erased(key, entry, began);
+        let is_erased = || self.erased_since(key, entry, began).is_some();
         if is_erased() {
             return false;
         }
@@ -270,10 +282,10 @@ impl Store {
         tag
     }
 
-    /// Whether what `entry` holds was erased under `key` after `began`, in whichever way.
-    pub fn is_erased(&self, key: &Key, entry: &Entry, began: Moment) -> bool {
-        let tagged = || entry.tags.iter().any(|tag| self.erased_tags.get(tag).is_some_and(|at| at > began));
-        self.erased(key, &entry.groups, began).is_some() || tagged()
+    /// When last, after `began`, what `entry` holds was erased under `key`, in whichever way.
+    pub fn erased_since(&self, key: &Key, entry: &Entry, began: Moment) -> Option<Moment> {
+        let tagged = entry.tags.iter().filter_map(|tag| self.erased_tags.get(tag)).max();
+        self.erased(key, &entry.groups, began).max(tagged.filter(|at| *at > began))
     }
 
     /// An answer to `key` was nobody else's: for a while, nobody waits for another's.
@@ -347,7 +359,10 @@ fn selected<'a, 'v>(
 }
 
 fn nothing(variants: &[Arc<Entry>]) -> Found {
-    if variants.iter().any(|entry| entry.part.is_none()) { Found::OtherVariant } else { Found::Nothing }
+    match variants.iter().any(|entry| entry.part.is_none()) {
+        true => Found::OtherVariant,
+        false => Found::Parts,
+    }
 }
 
 fn weight(key: &Key, kept: &Kept) -> u32 {

@@ -46,15 +46,15 @@ pub struct Going {
     pub timing: Timing,
 }
 
-/// Takes `entry`, an answer to what was `asked`, into the collection under `key`, which is returned. `None`: it cannot be
-/// cut, or is of no use there.
+/// Takes `entry`, an answer to what was `asked` for somebody who came at `since`, into the collection under `key`, which is
+/// returned. `None`: it cannot be cut, or is of no use there.
 pub fn take(
     store: &Store,
     route: &PagedRoute,
     key: &Key,
     asked: Asked,
     entry: &Arc<Entry>,
-    now: Moment,
+    (since, now): (Moment, Moment),
 ) -> Option<Arc<Collection>> {
     let mut collection = store.collection_of(key, entry, asked.size);
     let before = collection.known().book.block_of(asked).cloned();
@@ -68,8 +68,12 @@ pub fn take(
     };
     // What was erased meanwhile answers those who asked before, and is kept for nobody else.
     let read = held.as_ref().map_or(entry, |held| &held.entry);
-    let erased = store.is_erased(key, read, entry.asked);
-    if erased {
+    let erased = store.erased_since(key, read, entry.asked);
+    if erased.is_some_and(|at| at <= since) {
+        // Not those who came later: they ask again.
+        return Some(collection);
+    }
+    if erased.is_some() {
         collection = Arc::new(Collection::new(entry, asked.size));
     }
     let mut known = collection.known();
@@ -91,7 +95,7 @@ pub fn take(
         }
     };
     drop(known);
-    if !erased {
+    if erased.is_none() {
         store.account(key, &collection);
     }
     used.then_some(collection)
@@ -179,7 +183,7 @@ fn answer(
         Conditions::Hold => (cut.entry.status, cut.entry.fields.to_map(9), cut.body()),
     };
     let age = cut.entry.age(now);
-    if matches!(status, CacheStatus::Hit { .. } | CacheStatus::Sliced { .. }) || age.as_secs() >= 1 {
+    if status.is_from_memory() || age.as_secs() >= 1 {
         headers.insert(header::AGE, age.as_secs().into());
     }
     headers.insert(walks::FIELD, walk.into_value("?"));

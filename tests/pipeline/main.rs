@@ -22,6 +22,7 @@
 mod cache;
 mod credentials;
 mod failures;
+mod fairness;
 mod flight;
 mod keep;
 mod observe;

@@ -11,8 +11,8 @@ use crate::model::exchange::{Answer, Ask, Block, Content, Demand, Window};
 use crate::model::{Fault, FaultKind, Moment};
 use crate::rules::beliefs::PastEnd;
 use crate::rules::collection::{self, Asked, Fallback, Judged, Step, Wish};
+use crate::rules::failing::{FAILURE_SPEAKS_FOR, failure, speaks_for_others};
 use crate::rules::reuse::Verdict;
-use crate::rules::stale::{self, FAILURE_SPEAKS_FOR, seconds, seconds_over};
 use crate::rules::walks::{self, Generation, Owner};
 use crate::stages::Stage;
 use crate::state::collections::Known;
@@ -95,7 +95,7 @@ impl<S: Stage<Block> + 'static> Pages<S> {
                     && let Some(over) = lasting(fallback, reason, now)
                 {
                     let Fallback { view, generation, .. } = fallback.as_ref();
-                    let status = CacheStatus::Hit { ttl: seconds_over(over), stale: Some(reason) };
+                    let status = CacheStatus::over(over, Some(reason));
                     return cut(route, (ask, going), &mut known, (view.clone(), *generation), status, now);
                 }
                 drop(known);
@@ -150,12 +150,10 @@ impl<S: Stage<Block> + 'static> Pages<S> {
         judged: Option<&Judged>,
         now: Moment,
     ) -> CacheStatus {
-        let Some(judged) = judged else { return CacheStatus::Sliced { ttl: 0 } };
+        let Some(judged) = judged else { return CacheStatus::sliced(std::time::Duration::ZERO) };
         match judged.verdict {
-            Verdict::Fresh { left } => CacheStatus::Sliced { ttl: seconds(left) },
-            Verdict::Accepted { over } | Verdict::Fetch { over, .. } => {
-                CacheStatus::Sliced { ttl: seconds_over(over) }
-            }
+            Verdict::Fresh { left } => CacheStatus::sliced(left),
+            Verdict::Accepted { over } | Verdict::Fetch { over, .. } => CacheStatus::sliced_over(over),
             Verdict::FreshenMeanwhile { over } => {
                 let reason = judged.entry.failing(now).unwrap_or(Stale::Revalidating);
                 if let Some(block) = known.book.block_at(generation.serial, judged.place)
@@ -163,7 +161,7 @@ impl<S: Stage<Block> + 'static> Pages<S> {
                 {
                     self.freshen(route, ask, (block, known.book.block_size()), judged, now);
                 }
-                CacheStatus::Hit { ttl: seconds_over(over), stale: Some(reason) }
+                CacheStatus::over(over, Some(reason))
             }
         }
     }
@@ -188,14 +186,14 @@ impl<S: Stage<Block> + 'static> Pages<S> {
         self.given.tasks.spawn(async move {
             let question = asking.question.clone();
             let fetched = Box::pin(below.call(Block { ask: asking, demand })).await;
-            if let Some(reason) = stale::failure(&fetched)
-                && stale::speaks_for_others(&fetched)
+            if let Some(reason) = failure(&fetched)
+                && speaks_for_others(&fetched)
             {
                 entry.refresh_failed(reason, given.clock.now() + FAILURE_SPEAKS_FOR);
                 return;
             }
             if let (Ok(Answer { content: Content::Held(entry, _), .. }), Some(key)) = (&fetched, &key) {
-                windows::take(&given.store, &route, key, asked, entry, given.clock.now());
+                windows::take(&given.store, &route, key, asked, entry, (now, given.clock.now()));
                 given.store.forget(&question.key, entry);
             }
         });

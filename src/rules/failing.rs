@@ -1,4 +1,4 @@
-//! What stands in for a failure: when a fetch counts as failed, and whether something older may be given instead.
+//! What counts as a failure that something stale may stand in for, and what it says to others.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub fn failure(fetched: &Result<Answer, Fault>) -> Option<Stale> {
             | FaultKind::BudgetSpent
             | FaultKind::QueueFull
             | FaultKind::Overloaded => Some(Stale::Quota),
-            FaultKind::UpstreamRefusedCredentials => Some(Stale::Paused),
+            FaultKind::UpstreamRefusedCredentials | FaultKind::AccountPaused => Some(Stale::Paused),
             _ => None,
         },
     }
@@ -42,20 +42,10 @@ pub fn speaks_for_others(fetched: &Result<Answer, Fault>) -> bool {
     !matches!(fetched, Err(fault) if matches!(fault.kind, FaultKind::ClientTimeout | FaultKind::BudgetSpent))
 }
 
-/// How long something stale may be over when a fetch failed for `reason`.
-pub fn allowed(reason: Stale, if_error: Duration, if_unreachable: Duration) -> Duration {
+/// How long over its lifetime something may be that stands in for what failed for `reason`.
+pub fn allowance(reason: Stale, if_error: Duration, if_unreachable: Duration) -> Duration {
     match reason {
         Stale::Unreachable | Stale::Breaker => if_unreachable,
         _ => if_error,
     }
-}
-
-/// A lifetime in whole seconds.
-pub fn seconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
-}
-
-/// Seconds by which a lifetime is over, begun ones counted: what is stale never shows `ttl=0`.
-pub fn seconds_over(duration: Duration) -> i64 {
-    -seconds(duration + Duration::from_nanos(999_999_999)).max(1)
 }
