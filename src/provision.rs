@@ -35,7 +35,7 @@ use crate::state::metrics::RouteMeters;
 mod accounts;
 mod memory;
 
-use accounts::accounts;
+use accounts::{NO_ACCOUNT_WAIT, accounts};
 
 /// Provisions `plan`: the stages, and the innermost one.
 ///

@@ -229,7 +229,7 @@ async fn every_line_of_the_demos_tour_does_what_it_promises() {
             "metrics"
         } else if command.contains("/-/explain") {
             has("\"canonical\"");
-            has("/v1/public/conversations/messages/list?page=1&per_page=20&phone_number=%2B33");
+            has("/v1/public/conversations/messages/list?page=1&per_page=100&phone_number=%2B33");
             "explanation"
         } else if command.contains("grep") {
             has("HTTP/1.1 200 OK");

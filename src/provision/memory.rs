@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use http::header::{ACCEPT_ENCODING, HeaderName};
 
-use super::accounts::NO_ACCOUNT_WAIT;
-use super::reading;
+use super::{NO_ACCOUNT_WAIT, reading};
 use crate::config::plan::{Plan, Route as RoutePlan};
 use crate::lasting::Lasting;
 use crate::rules::collection::Paging;
