@@ -14,6 +14,7 @@ use crate::rules::window::WindowRule;
 use crate::stages::attempt::Standing;
 use crate::state::clock::Clock;
 use crate::state::collecting::Arriving;
+use crate::state::compression::Compression;
 use crate::state::flights::Flights;
 use crate::state::limits::{AddressLimit, Budget, ClientLimit, RateLimit};
 use crate::state::metrics::Metrics;
@@ -32,6 +33,8 @@ pub struct Lasting {
     pub tasks: Tasks,
     /// The entries.
     pub store: Store,
+    /// Where entries are compressed.
+    pub compression: Compression,
     /// Bodies that are being collected.
     pub arriving: Arriving,
     /// The upstream calls that answers are shared from.
@@ -91,9 +94,11 @@ impl Lasting {
         let metrics = Metrics::new().map_err(|error| Unprovisioned::Metrics(error.to_string()))?;
         let mut pepper = [0; 32];
         SystemRandom::new().fill(&mut pepper).map_err(|_| Unprovisioned::Random)?;
+        let tasks = Tasks::new(metrics.tasks.clone());
         Ok(Self {
             clock: Clock::system(),
-            tasks: Tasks::new(metrics.tasks.clone()),
+            compression: Compression::new(tasks.clone()),
+            tasks,
             store: Store::new(plan.cache.max_bytes),
             arriving: Arriving::new(plan.cache.max_inflight_bytes),
             flights: Flights::new(metrics.flights.clone()),

@@ -154,6 +154,7 @@ pub fn provision(
             max_entry_bytes: plan.cache.max_entry_bytes,
             arriving: lasting.arriving.clone(),
             addresses: Arc::new(Addresses(plan.routes.iter().map(|route| served(plan, route)).collect())),
+            compression: lasting.compression.clone(),
         },
         attempt: AttemptLayer {
             standings: plan

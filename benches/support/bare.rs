@@ -3,7 +3,7 @@
 //! pages of its own it is the origin there.
 //!
 //! ```text
-//! bare PORT                   pages: `?…per_page=24…` is a page of 24 KiB
+//! bare PORT                   pages: `?…per_page=24…` is a page of 24 KiB, under `/items` a list of 24 items of 1 KiB
 //! bare PORT HOST:PORT TARGET… the answers that HOST:PORT gives to these targets now: bytes and header lines alike
 //! ```
 #![allow(
@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -62,8 +62,14 @@ async fn serve(port: u16, pages: HashMap<String, Page>) {
         let service = service_fn(move |request: Request<Incoming>| {
             let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
             let page = pages.get(target).cloned().unwrap_or_else(|| made(target));
-            let mut response = Response::new(Full::new(page.body));
+            let known = request.headers().get(header::IF_NONE_MATCH);
+            let held = known.is_some() && known == page.headers.get(header::ETAG);
+            let mut response = Response::new(Full::new(if held { Bytes::new() } else { page.body }));
             *response.headers_mut() = page.headers;
+            if held {
+                *response.status_mut() = StatusCode::NOT_MODIFIED;
+                response.headers_mut().remove(header::CONTENT_TYPE);
+            }
             std::future::ready(Ok::<_, Infallible>(response))
         });
         let connection = http1::Builder::new()
@@ -78,12 +84,23 @@ async fn serve(port: u16, pages: HashMap<String, Page>) {
 
 /// A page as an API answers it: JSON, and the header lines that such an answer usually has.
 fn made(target: &str) -> Page {
-    let parameters = target.split_once('?').map_or("", |(_, query)| query).split('&');
-    let kib = parameters.filter_map(|pair| pair.strip_prefix("per_page=")).find_map(|kib| kib.parse().ok());
-    let kib: usize = kib.unwrap_or(1).clamp(1, 1024);
-    let mut body = format!(r#"{{"target":"{target}","text":""#).into_bytes();
-    body.resize(kib * 1024 - 2, b'x');
-    body.extend_from_slice(b"\"}");
+    let parameter = |name: &str| {
+        let pairs = target.split_once('?').map_or("", |(_, query)| query).split('&');
+        pairs
+            .filter_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+            .find_map(|value| value.parse().ok())
+    };
+    let kib: usize = parameter("per_page").unwrap_or(1).clamp(1, 1024);
+    let body = if target.starts_with("/items") {
+        let page: usize = parameter("page").unwrap_or(1);
+        let items: Vec<String> = (0..kib).map(|at| item((page - 1) * kib + at)).collect();
+        format!("[{}]", items.join(",")).into_bytes()
+    } else {
+        let mut body = format!(r#"{{"target":"{target}","text":""#).into_bytes();
+        body.resize(kib * 1024 - 2, b'x');
+        body.extend_from_slice(b"\"}");
+        body
+    };
     let headers = HeaderMap::from_iter([
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8")),
         (header::CACHE_CONTROL, HeaderValue::from_static("max-age=3600")),
@@ -93,6 +110,11 @@ fn made(target: &str) -> Page {
         (HeaderName::from_static("x-frame-options"), HeaderValue::from_static("DENY")),
     ]);
     Page { headers, body: body.into() }
+}
+
+/// The `at`-th item of the list, with its comma a KiB.
+fn item(at: usize) -> String {
+    format!(r#"{{"message_id":"{at:08}","text":"{:x<988}"}}"#, "")
 }
 
 /// What `origin` answers to `target`, the lines that hyper writes itself left out.

@@ -197,6 +197,8 @@ fn describe_policy(policy: &Policy, tags: &[(Pointer, String)], page: &mut Page)
     page.maybe("stale_if_error", policy.stale_if_error.map(duration));
     page.duration("stale_if_unreachable", policy.stale_if_unreachable);
     page.line("honour_request_directives", policy.honour_request_directives);
+    let codings: Vec<_> = policy.compress.iter().map(|coding| coding.as_str()).collect();
+    page.line("compress", list(&codings));
     let known = Policy::default().identifying;
     let declared: Vec<_> = policy.identifying.iter().filter(|name| !known.contains(name)).collect();
     page.maybe("credential_headers", Some(list(&declared)).filter(|_| !declared.is_empty()));

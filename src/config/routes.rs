@@ -71,6 +71,10 @@ fn read_one(mut table: Table<'_>, upstreams: &[Upstream], accounts: &[Account], 
     }
     let cache = table.table("cache");
     let (cache, tags) = reuse::read(cache, declared.as_ref());
+    if pages.is_some() && !cache.compress.is_empty() {
+        let what = "compresses answers that are cut from larger ones";
+        table.notes.tell(&table.at, &table.path, Wrong::new(what, "`cache.compress` or [routes.pages]"));
+    }
     let pages = pages.and_then(|pages| pages.resolve(declared.as_ref()));
     let longest =
         upstream.and_then(|place| upstreams.get(place)).map_or(Duration::ZERO, |upstream| upstream.timeout)

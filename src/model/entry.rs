@@ -1,5 +1,6 @@
 //! A stored response, and what was read from it once so that nothing is parsed again on the way of a hit.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 
 use super::cache_status::Stale;
+use super::coding::Coded;
 use super::fields::Fields;
 use super::moment::Moment;
 
@@ -77,6 +79,8 @@ pub struct Entry {
     pub groups: Box<[Bytes]>,
     /// Hashes of further groups, which its items belong to: sorted.
     pub tags: Box<[u64]>,
+    /// As it is answered, once it was compressed.
+    pub coded: OnceLock<Box<Coded>>,
     /// Somebody refreshes it until this moment.
     refreshing_until: AtomicU64,
     /// The last refresh failed, and until this moment another is not worth a call.
@@ -108,6 +112,7 @@ impl Entry {
             part: None,
             groups: Box::default(),
             tags: Box::default(),
+            coded: OnceLock::new(),
             refreshing_until: AtomicU64::new(0),
             failing_until: AtomicU64::new(0),
             expired_at: AtomicU64::new(0),
@@ -215,6 +220,11 @@ impl Entry {
             + self.part.as_ref().map_or(0, |part| size_of::<Part>() + part.asked.len())
             + self.groups.iter().map(|group| size_of::<Bytes>() + group.len()).sum::<usize>()
             + size_of_val(&*self.tags)
+            + self.coded.get().map_or(0, |coded| {
+                let others: usize = coded.others.iter().map(|(_, entry)| entry.size()).sum();
+                // The plain one's body is this one's.
+                others + coded.plain.size() - self.body.len()
+            })
             + self
                 .selectors
                 .iter()

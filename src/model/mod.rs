@@ -5,6 +5,7 @@
 pub mod answer;
 pub mod body;
 pub mod cache_status;
+pub mod coding;
 pub mod entry;
 pub mod exchange;
 pub mod fault;
@@ -19,6 +20,7 @@ pub mod short;
 pub mod urgency;
 
 pub use body::{Body, BodyError};
+pub use coding::Coding;
 pub use entry::Entry;
 pub use fault::{Fault, FaultKind};
 pub use fields::Fields;

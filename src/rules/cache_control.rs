@@ -19,6 +19,8 @@ pub struct Directives {
     pub private_fields: Vec<HeaderName>,
     /// `public`.
     pub public: bool,
+    /// `no-transform`.
+    pub no_transform: bool,
     /// `must-revalidate`.
     pub must_revalidate: bool,
     /// `proxy-revalidate`.
@@ -65,6 +67,7 @@ impl Directives {
                 b"no-cache" => self.no_cache |= !names(argument, &mut self.no_cache_fields),
                 b"private" => self.private |= !names(argument, &mut self.private_fields),
                 b"public" => self.public = true,
+                b"no-transform" => self.no_transform = true,
                 b"must-revalidate" => self.must_revalidate = true,
                 b"proxy-revalidate" => self.proxy_revalidate = true,
                 b"must-understand" => self.must_understand = true,

@@ -5,6 +5,7 @@ pub mod beliefs;
 pub mod breaker;
 pub mod cache_control;
 pub mod calendar;
+pub mod codings;
 pub mod collection;
 pub mod dates;
 pub mod failing;

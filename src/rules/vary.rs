@@ -116,7 +116,7 @@ fn preference(member: &[u8], of_types: bool) -> (u16, Vec<u8>) {
 }
 
 /// `0.75` as 750, `1.0` as 1000 (RFC 9110 §12.4.2).
-fn thousandths(weight: &[u8]) -> Option<u16> {
+pub(super) fn thousandths(weight: &[u8]) -> Option<u16> {
     let text = std::str::from_utf8(weight).ok()?;
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     if decimals.len() > 3 || !decimals.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -157,7 +157,7 @@ impl Quotes {
 }
 
 /// The members of a list, without the space around them.
-fn members(value: &[u8]) -> Vec<&[u8]> {
+pub(super) fn members(value: &[u8]) -> Vec<&[u8]> {
     pieces(value, b',')
 }
 

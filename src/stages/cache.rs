@@ -18,7 +18,7 @@ use crate::rules::failing::{FAILURE_SPEAKS_FOR, allowance, failure, speaks_for_o
 use crate::rules::headers::Forwarding;
 use crate::rules::reuse::{self, Policy, Verdict};
 use crate::rules::serving::{self, Wishes};
-use crate::rules::{message, ranges, validators, vary};
+use crate::rules::{codings, message, ranges, validators, vary};
 use crate::state::clock::Clock;
 use crate::state::store::{Found, Store};
 use crate::state::tasks::Tasks;
@@ -223,11 +223,14 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
     }
 
     /// What a client gets of an answer that everyone may have: its own conditions and ranges are answered here.
-    fn fitted(&self, answer: Answer, method: &Method, wishes: &Wishes) -> Answer {
+    fn fitted(&self, mut answer: Answer, method: &Method, wishes: &Wishes) -> Answer {
+        let Content::Held(entry, age) = &mut answer.content else { return answer };
+        if let Some(coded) = entry.coded.get() {
+            *entry = codings::chosen(coded, wishes.codings.as_ref()).clone();
+        }
         if wishes.conditions.is_empty() {
             return answer;
         }
-        let Content::Held(entry, age) = &answer.content else { return answer };
         match serving::shape(&wishes.conditions, method, entry, self.given.clock.wall()) {
             Some(shaped) => Answer { content: Content::cut(entry, *age, answer.cache, shaped), ..answer },
             None => answer,

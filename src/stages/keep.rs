@@ -18,9 +18,10 @@ use crate::model::fault::Called;
 use crate::model::{Fault, FaultKind, Moment};
 use crate::rules::addresses::{self, Addresses};
 use crate::rules::reuse::{self, Admission, Exchange, Kept, Policy, Refusal};
-use crate::rules::{groups, headers, ranges, serving, targeted, validators, vary};
+use crate::rules::{codings, groups, headers, ranges, serving, targeted, validators, vary};
 use crate::state::clock::Clock;
 use crate::state::collecting::{Arriving, Collected, collect};
+use crate::state::compression::Compression;
 use crate::state::store::{Found, Store};
 
 /// The layer.
@@ -38,6 +39,8 @@ pub struct KeepLayer {
     pub arriving: Arriving,
     /// Which keys an unsafe request concerns.
     pub addresses: Arc<Addresses>,
+    /// Where what is stored is compressed.
+    pub compression: Compression,
 }
 
 /// The stage.
@@ -207,6 +210,12 @@ impl<S> Keep<S> {
         let Content::Passed(said) = &answer.content else { return answer };
         let (entry, stored) = match self.updated(policy, asked, held, said, delay) {
             Some(new) => {
+                // The same content, so its codings are the same too, under other fields.
+                if let Some(held) = held.coded.get()
+                    && let Some(coded) = codings::coded(&new, codings::bodies(held))
+                {
+                    let _ = new.coded.set(Box::new(coded));
+                }
                 let new = Arc::new(new);
                 let stored = self.store(asked, &new);
                 (new, stored)
@@ -342,7 +351,11 @@ impl<S> Keep<S> {
         let joined = same.filter_map(|held| ranges::combined(held, entry));
         let made: Vec<_> = joined.filter(|made| made.body.len() <= self.given.max_entry_bytes).collect();
         if made.is_empty() {
-            return self.given.store.insert(key, entry, &asked.sent, asked.began);
+            let stored = self.given.store.insert(key, entry, &asked.sent, asked.began);
+            if let Some(policy) = self.given.policies.get(asked.route.place()).filter(|_| stored) {
+                self.given.compression.begin(&self.given.store, key, entry, &policy.compress);
+            }
+            return stored;
         }
         // A larger one answers whatever the part would.
         let mut stored = true;

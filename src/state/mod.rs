@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod collecting;
 pub mod collections;
+pub mod compression;
 pub mod flights;
 pub mod grant;
 pub mod limits;

@@ -288,6 +288,14 @@ impl Store {
         self.erased(key, &entry.groups, began).max(tagged.filter(|at| *at > began))
     }
 
+    /// Counts what is held under `key` as it is now: an entry may have been given codings.
+    pub fn weigh_again(&self, key: &Key) {
+        self.cache.entry(key.clone()).and_compute_with(|held| match held {
+            Some(held) => Op::Put(held.into_value()),
+            None => Op::Nop,
+        });
+    }
+
     /// An answer to `key` was nobody else's: for a while, nobody waits for another's.
     pub fn remember_unshared(&self, key: &Key) {
         self.unshared.insert(key.clone(), ());

@@ -6,6 +6,7 @@
 //! | [`world`] | the gate, the scripted upstream, the clients |
 //! | [`flight`] | one call for everyone who asks the same |
 //! | [`cache`] | what is answered from memory, and until when |
+//! | [`codings`] | what is compressed, and for whom |
 //! | [`keep`] | what of an answer is kept |
 //! | [`pages`] | windows cut from blocks, generations and walks |
 //! | [`quota`] | what is spent, and who waits |
@@ -20,6 +21,7 @@
 )]
 
 mod cache;
+mod codings;
 mod credentials;
 mod failures;
 mod fairness;

@@ -5,6 +5,8 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName};
 
+use crate::model::coding::Coding;
+
 /// A route's rules of reuse.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -30,6 +32,8 @@ pub struct Policy {
     pub identifying: Vec<HeaderName>,
     /// Whether request directives that cost calls are obeyed, for clients that may refresh.
     pub honour_request_directives: bool,
+    /// The codings in which answers are kept beside themselves, the favourite first.
+    pub compress: Vec<Coding>,
 }
 
 /// Words of the upstream that an operator's `ttl` sets aside.
@@ -58,6 +62,7 @@ impl Default for Policy {
             stale_if_unreachable: Duration::from_secs(30),
             identifying: vec![header::AUTHORIZATION, header::COOKIE],
             honour_request_directives: false,
+            compress: Vec::new(),
         }
     }
 }
