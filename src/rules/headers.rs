@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Version};
 
+use super::message::forwards_left;
 use super::vary;
 
 /// The request fields that go upstream.
@@ -86,15 +87,20 @@ impl Forwarding {
         forwarded
     }
 
-    /// The same for a request by an unsafe method: by its `Idempotency-Key` the upstream knows a repetition, so that
-    /// field passes wherever such requests do.
-    pub fn of_unsafe(&self, headers: &HeaderMap) -> HeaderMap {
+    /// The fields of a request by `method`, in `version`, and those that whoever passes it on must add.
+    pub fn of_request(&self, method: &Method, version: Version, headers: &HeaderMap) -> HeaderMap {
         let mut forwarded = self.of(headers);
-        if let Some(key) = headers.get(IDEMPOTENCY_KEY)
+        // By its `Idempotency-Key` the upstream knows a repetition, so that field passes wherever unsafe requests do.
+        if !method.is_safe()
+            && let Some(key) = headers.get(IDEMPOTENCY_KEY)
             && may_cross(&IDEMPOTENCY_KEY, &connection_options(headers), &self.credentials)
         {
             forwarded.insert(IDEMPOTENCY_KEY, key.clone());
         }
+        if let Some(left) = forwards_left(method, headers) {
+            forwarded.insert(header::MAX_FORWARDS, left.saturating_sub(1).into());
+        }
+        forwarded.insert(header::VIA, self.via(version, headers));
         forwarded
     }
 
@@ -109,7 +115,7 @@ impl Forwarding {
 
     /// "… an HTTP-to-HTTP gateway MUST send an appropriate Via header field in each inbound request message" (RFC 9110
     /// §7.6.3): the version the request came in, behind those it passed before where the route passes every field.
-    pub fn via(&self, headers: &HeaderMap, version: Version) -> HeaderValue {
+    fn via(&self, version: Version, headers: &HeaderMap) -> HeaderValue {
         let own = match version {
             Version::HTTP_10 => "1.0 tollgate",
             Version::HTTP_2 => "2 tollgate",

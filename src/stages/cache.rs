@@ -18,7 +18,7 @@ use crate::rules::failing::{FAILURE_SPEAKS_FOR, allowance, failure, speaks_for_o
 use crate::rules::headers::Forwarding;
 use crate::rules::reuse::{self, Policy, Verdict};
 use crate::rules::serving::{self, Wishes};
-use crate::rules::{codings, message, ranges, validators, vary};
+use crate::rules::{codings, ranges, validators, vary};
 use crate::state::clock::Clock;
 use crate::state::store::{Found, Store};
 use crate::state::tasks::Tasks;
@@ -342,13 +342,7 @@ fn asking(
     sharing: &Sharing,
     held: Option<&Entry>,
 ) -> HeaderMap {
-    let forwarding = &rules.forwarding;
-    let mut headers =
-        if method.is_safe() { forwarding.of(&ask.headers) } else { forwarding.of_unsafe(&ask.headers) };
-    headers.insert(header::VIA, forwarding.via(&ask.headers, ask.version));
-    if let Some(left) = message::forwards_left(method, &ask.headers) {
-        headers.insert(header::MAX_FORWARDS, left.saturating_sub(1).into());
-    }
+    let mut headers = rules.forwarding.of_request(method, ask.version, &ask.headers);
     if !method.is_safe() {
         return headers;
     }
