@@ -4,6 +4,7 @@
 mod books;
 pub mod clock;
 pub mod collecting;
+pub mod collections;
 pub mod compression;
 pub mod flights;
 pub mod grant;
@@ -12,6 +13,7 @@ pub mod journal;
 pub mod limits;
 mod line;
 pub mod metrics;
+pub mod paged;
 pub mod quota;
 pub mod relay;
 pub mod remembered;
@@ -19,5 +21,9 @@ pub mod scope;
 pub mod shapes;
 pub mod store;
 pub mod tasks;
+<<<<<<< HEAD
 pub mod tells;
 mod terms;
+=======
+pub mod windows;
+>>>>>>> main

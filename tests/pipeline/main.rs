@@ -8,6 +8,7 @@
 //! | [`cache`] | what is answered from memory, and until when |
 //! | [`codings`] | what is compressed, and for whom |
 //! | [`keep`] | what of an answer is kept |
+//! | [`pages`] | windows cut from blocks, generations and walks |
 //! | [`quota`] | what is spent, and who waits |
 //! | [`fairness`] | who of those that share an account is served when |
 //! | [`paused`] | what the upstream says of its limits |
@@ -29,6 +30,10 @@ mod fairness;
 mod flight;
 mod keep;
 mod observe;
+<<<<<<< HEAD
 mod paused;
+=======
+mod pages;
+>>>>>>> main
 mod quota;
 mod world;
