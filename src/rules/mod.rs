@@ -1,10 +1,12 @@
 //! Floor 1: decisions. Pure and synchronous; whoever calls says what time it is.
 
 pub mod addresses;
+pub mod beliefs;
 pub mod breaker;
 pub mod cache_control;
 pub mod calendar;
 pub mod codings;
+pub mod collection;
 pub mod dates;
 pub mod failing;
 pub mod fairness;
@@ -20,7 +22,9 @@ pub mod message;
 pub mod params;
 pub mod pause;
 pub mod promises;
+pub mod quota;
 pub mod ranges;
+pub mod records;
 pub mod rest;
 pub mod retry;
 pub mod reuse;
@@ -28,7 +32,9 @@ pub mod routes;
 pub mod serving;
 pub mod slices;
 pub mod targeted;
+pub mod told;
 pub mod understanding;
 pub mod validators;
 pub mod vary;
+pub mod walks;
 pub mod window;

@@ -8,7 +8,10 @@
 //! | [`cache`] | what is answered from memory, and until when |
 //! | [`codings`] | what is compressed, and for whom |
 //! | [`keep`] | what of an answer is kept |
+//! | [`pages`] | windows cut from blocks, generations and walks |
 //! | [`quota`] | what is spent, and who waits |
+//! | [`fairness`] | who of those that share an account is served when |
+//! | [`paused`] | what the upstream says of its limits |
 //! | [`credentials`] | what the upstream sees and the client does not |
 //! | [`observe`] | what is counted |
 //! | [`failures`] | the n-th call fails, in every way; an optimisation changes no content |
@@ -27,5 +30,7 @@ mod fairness;
 mod flight;
 mod keep;
 mod observe;
+mod pages;
+mod paused;
 mod quota;
 mod world;
