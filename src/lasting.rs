@@ -7,6 +7,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::config::plan::Plan;
 use crate::model::urgency::Class;
+use crate::rules::beliefs::Beliefs;
 use crate::rules::fairness::Payer;
 use crate::rules::ledger::QuotaRule;
 use crate::rules::window::WindowRule;
@@ -50,6 +51,8 @@ pub struct Lasting {
     ceilings: Mutex<HashMap<String, (usize, Ceiling)>>,
     /// How the upstreams have been doing, by name and address: others at an address begin anew.
     standings: Mutex<HashMap<(String, String), Standing>>,
+    /// What is believed of upstreams' pages, by route.
+    beliefs: Mutex<HashMap<String, HeldLimit<u64, Mutex<Beliefs>>>>,
     /// What client keys are digested with: random, new for every process.
     pub pepper: [u8; 32],
 }
@@ -106,6 +109,7 @@ impl Lasting {
             payers: Mutex::default(),
             ceilings: Mutex::default(),
             standings: Mutex::default(),
+            beliefs: Mutex::default(),
             metrics,
             pepper,
         })
@@ -142,6 +146,11 @@ impl Lasting {
         let mut payers = self.payers.lock().unwrap_or_else(PoisonError::into_inner);
         let next = Payer(u32::try_from(payers.len()).unwrap_or(u32::MAX));
         *payers.entry(name.to_owned()).or_insert(next)
+    }
+
+    /// What is believed of the pages of the route called `name`, kept if its blocks have as many items.
+    pub fn beliefs(&self, name: &str, block: u64) -> Arc<Mutex<Beliefs>> {
+        keep(&self.beliefs, name, block, |block| Mutex::new(Beliefs::new(block)))
     }
 
     /// The ceiling of the upstream called `name`, kept if its number is the same.

@@ -16,22 +16,24 @@ use crate::model::Secret;
 use crate::model::exchange::{ClientId, RouteId};
 use crate::pipeline::Stages;
 use crate::rules::addresses::{Addresses, Served};
-use crate::rules::headers::Forwarding;
 use crate::rules::identity::Clients;
 use crate::rules::message::HeadRules;
 use crate::rules::routes::Routes;
-use crate::rules::understanding::Reading;
+use crate::rules::slices::Shape;
+use crate::rules::understanding::{Items, Reading};
 use crate::stages::attempt::AttemptLayer;
-use crate::stages::cache::{CacheLayer, CacheRules};
+use crate::stages::cache::CacheLayer;
 use crate::stages::credentials::CredentialsLayer;
 use crate::stages::flight::FlightLayer;
 use crate::stages::keep::KeepLayer;
 use crate::stages::observe::{ObserveLayer, Reports};
+use crate::stages::pages::PagesLayer;
 use crate::stages::quota::{QuotaLayer, Share};
 use crate::stages::steps::{Authenticate, Inspect, Lane, Lens, LimitClient, OwnPages, Route, Understand};
 use crate::state::metrics::RouteMeters;
 
 mod accounts;
+mod memory;
 
 use accounts::{NO_ACCOUNT_WAIT, accounts};
 
@@ -83,6 +85,8 @@ pub fn provision(
     let by_route = plan.routes.iter().map(|route| route.upstream).collect();
     let upstreams = Upstreams::new(upstreams, by_route, clock.clone())
         .map_err(|error| Unprovisioned::Tls(error.to_string()))?;
+    let may_refresh: Arc<[bool]> =
+        plan.clients.iter().map(|client| client.may_refresh || nobody_declared(plan)).collect();
     // Last, since it is the one thing here that what already runs can see.
     let (purses, vaults) = accounts(plan, lasting, environment);
     let stages = Stages {
@@ -116,13 +120,20 @@ pub fn provision(
                 .collect(),
             addresses: plan.server.rate_limit.map(|limit| lasting.address_limit(limit)),
         },
-        cache: CacheLayer {
-            routes: plan.routes.iter().map(|route| cache_rules(plan, route)).collect(),
-            may_refresh: plan
-                .clients
+        pages: PagesLayer {
+            routes: plan
+                .routes
                 .iter()
-                .map(|client| client.may_refresh || nobody_declared(plan))
+                .map(|route| memory::paged(plan, route, lasting).map(Arc::new))
                 .collect(),
+            may_refresh: may_refresh.clone(),
+            store: lasting.store.clone(),
+            clock: clock.clone(),
+            tasks: lasting.tasks.clone(),
+        },
+        cache: CacheLayer {
+            routes: plan.routes.iter().map(|route| memory::cache_rules(plan, route)).collect(),
+            may_refresh,
             classes: plan.clients.iter().map(|client| client.priority).collect(),
             store: lasting.store.clone(),
             clock: clock.clone(),
@@ -198,6 +209,10 @@ pub fn reading(plan: &Plan, route: &RoutePlan) -> Reading {
         base_path: upstream.base_path.clone(),
         upstream_path: route.upstream_path.clone(),
         params: route.params.clone(),
+        items: Arc::new(Items {
+            shape: route.pages.as_ref().map(|pages| Shape { id: None, ..pages.shape.clone() }),
+            tags: route.tags.clone(),
+        }),
         window: route.pages.as_ref().map(|pages| (pages.page, pages.size)),
         credentials: account
             .map_or(Vec::new(), |account| account.query.iter().map(|(name, _)| name.clone()).collect()),
@@ -222,20 +237,6 @@ fn lens(plan: &Plan, route: &RoutePlan) -> Lens {
         reading: reading(plan, route),
         timeout: route.timeout,
         max_body_bytes: plan.server.max_body_bytes as u64,
-    }
-}
-
-fn cache_rules(plan: &Plan, route: &RoutePlan) -> CacheRules {
-    let account = plan.account_of(route);
-    let names = account.map(|account| account.headers.iter().map(|(name, _)| name.clone()).collect());
-    let forwarding = Forwarding::new(route.forward_headers.clone(), names.unwrap_or_default());
-    let identifying = route.cache.identifying.iter().filter(|name| forwarding.may_send(name));
-    CacheRules {
-        policy: route.cache.clone(),
-        identifying: identifying.cloned().collect(),
-        forwarding,
-        patience: account.map_or(NO_ACCOUNT_WAIT, |account| account.max_wait)
-            + plan.upstreams[route.upstream].timeout,
     }
 }
 

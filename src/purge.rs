@@ -25,8 +25,8 @@ pub struct Purge {
 /// Which entries are to go.
 #[derive(Debug, PartialEq)]
 pub enum Which {
-    /// Whatever is held under a key, every variant and part of it.
-    Key(Key),
+    /// Whatever is held under these keys, every variant and part of it: a question's, and its collection's.
+    Keys(Vec<Key>),
     /// Whatever belongs to one of these groups.
     Groups(Vec<Bytes>),
 }
@@ -59,8 +59,8 @@ impl Purge {
     /// Does it to `store` at `now`; how many entries that was.
     pub fn run(&self, store: &Store, now: Moment) -> usize {
         match (&self.which, self.soft) {
-            (Which::Key(key), false) => store.remove(key, now),
-            (Which::Key(key), true) => store.expire(key, now),
+            (Which::Keys(keys), false) => keys.iter().map(|key| store.remove(key, now)).sum(),
+            (Which::Keys(keys), true) => keys.iter().map(|key| store.expire(key, now)).sum(),
             (Which::Groups(groups), false) => groups.iter().map(|group| store.remove_group(group, now)).sum(),
             (Which::Groups(groups), true) => groups.iter().map(|group| store.expire_group(group, now)).sum(),
         }
@@ -74,7 +74,7 @@ impl Which {
         let found = Routes::new(routes).find(uri.path()).and_then(|at| plan.routes.get(at.place()));
         let route = found.ok_or("no route has this path")?;
         let (question, _) = reading(plan, route).read(uri.path(), uri.query().unwrap_or_default());
-        Ok(Self::Key(question.key))
+        Ok(Self::Keys(std::iter::once(question.key).chain(question.collection).collect()))
     }
 
     /// `NAME=VALUE`, read as each route that declares the parameter reads it.

@@ -30,7 +30,7 @@ fn failing(status: u16) -> String {
 /// The shipped gate with one declared client, which asks.
 async fn start() -> (Upstream, Gate) {
     let upstream = Upstream::start(script).await;
-    let config = shipped::config(&upstream.url()) + "[clients.billing]\nkey = { env = \"BILLING\" }\n";
+    let config = shipped::whole(&upstream.url()) + "[clients.billing]\nkey = { env = \"BILLING\" }\n";
     let setup = shipped::with_secrets(Setup::new(config)).env("BILLING", "billing-key");
     (upstream, setup.start().await)
 }

@@ -289,6 +289,12 @@ pub struct Pages {
     pub headers: Vec<(Role, HeaderName)>,
     /// How old an item deeper than the first block may be.
     pub settled_ttl: Option<Duration>,
+    /// The most blocks that are asked for to answer one request.
+    pub max_blocks: u32,
+    /// How long a walk may pause.
+    pub walk_idle: Duration,
+    /// How long a walk may last.
+    pub walk_total: Duration,
 }
 
 impl Plan {

@@ -13,6 +13,11 @@ pub enum CacheStatus {
         /// Why it is stale.
         stale: Option<Stale>,
     },
+    /// Cut from blocks in memory, with this many seconds of freshness left.
+    Sliced {
+        /// Seconds left; negative where a walk reads what was fresh when it began.
+        ttl: i64,
+    },
     /// Forwarded.
     Forwarded {
         /// Why.
@@ -130,9 +135,19 @@ impl CacheStatus {
         Self::Fallback { why, status, ttl: seconds_over(over), stale }
     }
 
+    /// Cut from blocks that are fresh for `left`.
+    pub fn sliced(left: Duration) -> Self {
+        Self::Sliced { ttl: seconds(left) }
+    }
+
+    /// Cut from blocks that are over by `over`, which its client accepts.
+    pub fn sliced_over(over: Duration) -> Self {
+        Self::Sliced { ttl: seconds_over(over) }
+    }
+
     /// Whether the answer is one that was held before.
     pub const fn is_from_memory(self) -> bool {
-        matches!(self, Self::Hit { .. } | Self::Fallback { .. })
+        matches!(self, Self::Hit { .. } | Self::Sliced { .. } | Self::Fallback { .. })
     }
 
     /// Why a stale answer was given, if one was.
@@ -149,6 +164,7 @@ impl CacheStatus {
         match self {
             Self::Hit { stale: None, .. } => "hit",
             Self::Hit { stale: Some(_), .. } | Self::Fallback { .. } => "stale",
+            Self::Sliced { .. } => "sliced",
             Self::Forwarded { collapsed: true, .. } => "collapsed",
             Self::Forwarded { why: Why::Bypass | Why::Method, .. } | Self::Own => "bypass",
             Self::Forwarded { status: 304, stored: true, .. }
@@ -167,6 +183,7 @@ impl std::fmt::Display for CacheStatus {
                 write!(f, "hit; ttl={ttl}")?;
                 stale.map_or(Ok(()), |reason| write!(f, "; detail={}", reason.as_str()))
             }
+            Self::Sliced { ttl } => write!(f, "hit; ttl={ttl}; detail=sliced"),
             Self::Fallback { why, status, ttl, stale } => {
                 write!(f, "fwd={}", why.as_str())?;
                 status.map_or(Ok(()), |status| write!(f, "; fwd-status={status}"))?;

@@ -1,8 +1,8 @@
 //! ★ A request, and what it turns into: each type is what the next stage may rely on.
 //!
 //! ```text
-//! Arrival → Known → Routed → Ask → Fetch → Call → Granted → Signed
-//!    who?     where?   what?   from memory?  now?    with which secret?
+//! Arrival → Known → Routed → Ask → Block → Fetch → Call → Granted → Signed
+//!    who?     where?   what?   which items?   from memory?  now?    with which secret?
 //! ```
 //!
 //! A stage takes one of these and hands on the next, so a stage in the wrong place does not compile. What comes
@@ -119,6 +119,8 @@ pub struct Question {
     pub changes: Vec<(u16, &'static str)>,
     /// Which part of a collection is asked for, where the route declares pages.
     pub window: Option<Window>,
+    /// The collection: the key of all its windows alike.
+    pub collection: Option<Key>,
 }
 
 /// What a client asks of a collection.
@@ -157,6 +159,34 @@ pub struct Ask {
     pub peer: SocketAddr,
     /// Where its interim responses go.
     pub interim: Option<Interim>,
+    /// The token of the walk it goes on with, as it came.
+    pub walk: Option<HeaderValue>,
+}
+
+/// An ask for a block of a collection, or for whatever was asked.
+#[derive(Debug)]
+pub struct Block {
+    /// What is asked.
+    pub ask: Ask,
+    /// How new the answer must be.
+    pub demand: Demand,
+}
+
+/// How new an answer must be. Only `pages` asks for blocks that are newer than others: what is below it never mixes the
+/// states of a list.
+#[derive(Debug)]
+pub enum Demand {
+    /// What was asked, as it was asked.
+    AsAsked,
+    /// A block nothing is held of, as new as the rules of its route want it.
+    Fresh,
+    /// A block that arrived after this moment.
+    Newer {
+        /// When the block that is held arrived.
+        than: Moment,
+        /// The answer it came as, where it answered the same question: a 304 says that it still holds.
+        validates: Option<Arc<Entry>>,
+    },
 }
 
 /// What the cache could not answer: to be fetched.
@@ -301,6 +331,13 @@ impl Notes {
     /// Nothing known yet but the id.
     pub fn new(id: RequestId) -> Arc<Self> {
         Arc::new(Self { id, client: OnceLock::new(), route: OnceLock::new(), question: OnceLock::new() })
+    }
+}
+
+impl From<Ask> for Block {
+    /// What was asked, as it was asked.
+    fn from(ask: Ask) -> Self {
+        Self { ask, demand: Demand::AsAsked }
     }
 }
 

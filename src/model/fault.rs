@@ -110,6 +110,8 @@ faults! {
     NoTunnel = METHOD_NOT_ALLOWED, "no-tunnel", Client, false, Info, "The gate opens no tunnels.";
     /// A transfer coding other than `chunked`.
     CodingUnknown = NOT_IMPLEMENTED, "transfer-coding-unknown", Client, false, Info, "The gate does not know this transfer coding.";
+    /// The walk that the token names cannot go on.
+    WalkEnded = GONE, "walk-ended", Client, false, Info, "This walk has ended; start again at page 1.";
     /// The client asked more often than its own limit allows.
     ClientLimit = TOO_MANY_REQUESTS, "client-limit", Quota, false, Info, "This client asks more often than it may.";
     /// The account's quota is spent and waiting would not help in time.

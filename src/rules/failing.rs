@@ -1,8 +1,13 @@
 //! What counts as a failure that something stale may stand in for, and what it says to others.
 
+use std::time::Duration;
+
 use crate::model::cache_status::Stale;
 use crate::model::exchange::Answer;
 use crate::model::{Fault, FaultKind};
+
+/// How long a failed refresh speaks for the next ones: a failing upstream is not asked on every request.
+pub const FAILURE_SPEAKS_FOR: Duration = Duration::from_secs(1);
 
 /// Why a fetch counts as failed where something stale could serve instead (RFC 5861 §4, design §7).
 pub fn failure(fetched: &Result<Answer, Fault>) -> Option<Stale> {
@@ -35,4 +40,12 @@ pub fn failure(fetched: &Result<Answer, Fault>) -> Option<Stale> {
 /// Whether a failure would have met anybody: a client whose patience or budget ended says nothing of the upstream.
 pub fn speaks_for_others(fetched: &Result<Answer, Fault>) -> bool {
     !matches!(fetched, Err(fault) if matches!(fault.kind, FaultKind::ClientTimeout | FaultKind::BudgetSpent))
+}
+
+/// How long over its lifetime something may be that stands in for what failed for `reason`.
+pub fn allowance(reason: Stale, if_error: Duration, if_unreachable: Duration) -> Duration {
+    match reason {
+        Stale::Unreachable | Stale::Breaker => if_unreachable,
+        _ => if_error,
+    }
 }

@@ -33,7 +33,7 @@ const HOP_BY_HOP: [HeaderName; 11] = [
 ];
 
 /// Fields of a request that the gate makes itself or answers itself.
-const OURS: [HeaderName; 8] = [
+const OURS: [HeaderName; 9] = [
     header::HOST,
     header::CONTENT_LENGTH,
     header::EXPECT,
@@ -41,6 +41,7 @@ const OURS: [HeaderName; 8] = [
     header::VIA,
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("tollgate-timeout"),
+    HeaderName::from_static("tollgate-walk"),
     HeaderName::from_static("x-tollgate-key"),
 ];
 

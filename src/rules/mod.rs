@@ -1,10 +1,12 @@
 //! Floor 1: decisions. Pure and synchronous; whoever calls says what time it is.
 
 pub mod addresses;
+pub mod beliefs;
 pub mod breaker;
 pub mod cache_control;
 pub mod calendar;
 pub mod codings;
+pub mod collection;
 pub mod dates;
 pub mod failing;
 pub mod fairness;
@@ -31,4 +33,5 @@ pub mod targeted;
 pub mod understanding;
 pub mod validators;
 pub mod vary;
+pub mod walks;
 pub mod window;

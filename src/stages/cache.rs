@@ -1,4 +1,4 @@
-//! cache: `Ask → Fetch`, or answered from memory. Above it is what clients see, below it what is stored.
+//! cache: `Block → Fetch`, or answered from memory. Above it is what clients see, below it what is stored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use tower_layer::Layer;
 use super::{Stage, at_once, below};
 use crate::model::cache_status::{CacheStatus, Stale, Why};
 use crate::model::entry::Entry;
-use crate::model::exchange::{Answer, Ask, Content, Fetch, Sharing, Timing};
+use crate::model::exchange::{Answer, Ask, Block, Content, Demand, Fetch, Sharing, Timing};
 use crate::model::fault::Called;
 use crate::model::urgency::Class;
 use crate::model::{Fault, FaultKind, Moment};
-use crate::rules::failing::{failure, speaks_for_others};
+use crate::rules::failing::{FAILURE_SPEAKS_FOR, allowance, failure, speaks_for_others};
 use crate::rules::headers::Forwarding;
 use crate::rules::reuse::{self, Policy, Verdict};
 use crate::rules::serving::{self, Wishes};
@@ -22,9 +22,6 @@ use crate::rules::{codings, ranges, validators, vary};
 use crate::state::clock::Clock;
 use crate::state::store::{Found, Store};
 use crate::state::tasks::Tasks;
-
-/// How long a failed refresh speaks for the next ones: a failing upstream is not asked on every request.
-const FAILURE_SPEAKS_FOR: Duration = Duration::from_secs(1);
 
 /// What the cache knows of a route.
 #[derive(Debug, Clone)]
@@ -84,9 +81,9 @@ struct Fallback {
     why: Why,
 }
 
-impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
+impl<S: Stage<Fetch> + 'static> Stage<Block> for Cache<S> {
     // Not an `async fn`: what is in memory is answered at once, without carrying the size of the way below.
-    fn call(&self, ask: Ask) -> impl Future<Output = Result<Answer, Fault>> + Send {
+    fn call(&self, Block { ask, demand }: Block) -> impl Future<Output = Result<Answer, Fault>> + Send {
         let Some(rules) = self.given.routes.get(ask.route.place()) else {
             return at_once(Err(FaultKind::NoSuchRoute.into()));
         };
@@ -96,6 +93,11 @@ impl<S: Stage<Fetch> + 'static> Stage<Ask> for Cache<S> {
             let about_method = rules.policy.enabled && !matches!(ask.method, Method::GET | Method::HEAD);
             let why = if about_method { Why::Method } else { Why::Bypass };
             return below(self.forward(ask, rules, why, Sharing::Alone { keep: false }, None));
+        }
+        // What is held of a block was found wanting above; what stands in for a failure is found there too.
+        if let Demand::Newer { than, validates } = demand {
+            let sharing = Sharing::Shared { held: Some(than) };
+            return below(self.forward(ask, rules, Why::Stale, sharing, validates));
         }
         let wishes = Wishes::from_headers(&ask.headers);
         let may_refresh = self.given.may_refresh.get(ask.client.place()).is_some_and(|may| *may);
@@ -321,10 +323,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
 impl Fallback {
     /// The entry, if it may stand in for what failed for `reason`, and with which status if it was `asked` at all.
     fn answer(&self, now: Moment, reason: Stale, asked: Option<Option<u16>>) -> Option<Answer> {
-        let allowed = match reason {
-            Stale::Unreachable | Stale::Breaker => self.if_unreachable,
-            _ => self.if_error,
-        };
+        let allowed = allowance(reason, self.if_error, self.if_unreachable);
         // The call that failed took its time.
         let over = self.over + now.since(self.looked);
         let cache = match asked {

@@ -331,10 +331,16 @@ impl<S> Keep<S> {
         let stated = groups::of(&fields, addresses.origin(asked.route));
         let groups: Box<[Bytes]> =
             addresses.tags(asked.route, &asked.question.target).into_iter().chain(stated).collect();
+        let tags = match status.is_success() {
+            true => addresses.item_tags(asked.route, &body),
+            false => Box::default(),
+        };
         let parts = (status, self.given.store.packed(&fields), body);
         Entry::new(parts, arrived, kept.initial_age, kept.facts, kept.selectors)
+            .asked_at(asked.began)
             .with_part(part)
             .with_groups(groups)
+            .with_tags(tags)
     }
 
     /// Stores an entry, and where it is a part, what it makes together with the others; whether it was stored.

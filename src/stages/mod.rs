@@ -17,6 +17,7 @@ pub mod credentials;
 pub mod flight;
 pub mod keep;
 pub mod observe;
+pub mod pages;
 pub mod quota;
 pub mod steps;
 

@@ -37,6 +37,18 @@ pub struct Metrics {
     pub faults: IntCounterVec,
     /// `tollgate_stale_total{route,reason}`
     pub stale: IntCounterVec,
+    /// `tollgate_pages_shifts_total{route}`
+    pub shifts: IntCounterVec,
+    /// `tollgate_pages_restarts_total{route,reason}`
+    pub restarts: IntCounterVec,
+    /// `tollgate_pages_beliefs_total{route,belief}`
+    pub beliefs: IntCounterVec,
+    /// `tollgate_pages_forwarded_total{route,reason}`
+    pub forwarded: IntCounterVec,
+    /// `tollgate_pages_unsliceable_total{route,reason}`
+    pub unsliceable: IntCounterVec,
+    /// `tollgate_walks_total{route,state}`
+    pub walks: IntCounterVec,
     /// `tollgate_account_paused{account}`
     pub account_paused: IntGaugeVec,
     /// `tollgate_breaker_open{upstream}`
@@ -155,6 +167,36 @@ impl Metrics {
                 &["kind"],
             )?,
             stale: make.counter("tollgate_stale_total", "Stale answers, by reason.", &["route", "reason"])?,
+            shifts: make.counter(
+                "tollgate_pages_shifts_total",
+                "Refreshed first blocks that showed how many items had arrived.",
+                &["route"],
+            )?,
+            restarts: make.counter(
+                "tollgate_pages_restarts_total",
+                "Collections that started over, by reason.",
+                &["route", "reason"],
+            )?,
+            beliefs: make.counter(
+                "tollgate_pages_beliefs_total",
+                "What was learned of an upstream's pages.",
+                &["route", "belief"],
+            )?,
+            forwarded: make.counter(
+                "tollgate_pages_forwarded_total",
+                "Windows that were forwarded as they were asked, by reason.",
+                &["route", "reason"],
+            )?,
+            unsliceable: make.counter(
+                "tollgate_pages_unsliceable_total",
+                "Answers that no window can be cut from, by reason.",
+                &["route", "reason"],
+            )?,
+            walks: make.counter(
+                "tollgate_walks_total",
+                "Windows that were answered, by how their generation was chosen; `ended`: a token's was gone.",
+                &["route", "state"],
+            )?,
             account_paused: make.gauges(
                 "tollgate_account_paused",
                 "1 while an account rests.",
@@ -215,7 +257,7 @@ pub struct RouteMeters {
 }
 
 /// Every `result` an answer can have, and `fault`.
-const RESULTS: [&str; 7] = ["hit", "miss", "stale", "revalidated", "collapsed", "bypass", "fault"];
+const RESULTS: [&str; 8] = ["hit", "sliced", "miss", "stale", "revalidated", "collapsed", "bypass", "fault"];
 
 impl RouteMeters {
     /// The handles of the route called `name` for these clients.

@@ -3,15 +3,18 @@
 
 pub mod clock;
 pub mod collecting;
+pub mod collections;
 pub mod compression;
 pub mod flights;
 pub mod grant;
 pub mod limits;
 mod line;
 pub mod metrics;
+pub mod paged;
 pub mod quota;
 pub mod relay;
 pub mod remembered;
 pub mod shapes;
 pub mod store;
 pub mod tasks;
+pub mod windows;

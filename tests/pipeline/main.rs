@@ -8,6 +8,7 @@
 //! | [`cache`] | what is answered from memory, and until when |
 //! | [`codings`] | what is compressed, and for whom |
 //! | [`keep`] | what of an answer is kept |
+//! | [`pages`] | windows cut from blocks, generations and walks |
 //! | [`quota`] | what is spent, and who waits |
 //! | [`credentials`] | what the upstream sees and the client does not |
 //! | [`observe`] | what is counted |
@@ -27,5 +28,6 @@ mod fairness;
 mod flight;
 mod keep;
 mod observe;
+mod pages;
 mod quota;
 mod world;
