@@ -38,7 +38,12 @@ pub(crate) fn way(plan: &Plan, bytes: usize) -> (impl Respond + use<>, Lasting, 
 /// The shipped configuration, with a limit of each client that is never reached.
 pub(crate) fn plan() -> Plan {
     let mut plan = config::load(include_str!("../../config.toml"), "config.toml", &WithoutSecrets).unwrap();
-    let limit = RateLimit { requests: 1_000_000_000, per: Duration::from_secs(1), burst: 1_000_000_000 };
+    let limit = RateLimit {
+        requests: 1_000_000_000,
+        per: Duration::from_secs(1),
+        burst: 1_000_000_000,
+        shadow: false,
+    };
     plan.server.rate_limit = Some(limit);
     plan.routes[0].cache.ttl = Some(Duration::from_secs(3600));
     plan

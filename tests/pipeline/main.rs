@@ -10,6 +10,8 @@
 //! | [`keep`] | what of an answer is kept |
 //! | [`pages`] | windows cut from blocks, generations and walks |
 //! | [`quota`] | what is spent, and who waits |
+//! | [`fairness`] | who of those that share an account is served when |
+//! | [`paused`] | what the upstream says of its limits |
 //! | [`credentials`] | what the upstream sees and the client does not |
 //! | [`observe`] | what is counted |
 //! | [`failures`] | the n-th call fails, in every way; an optimisation changes no content |
@@ -28,6 +30,10 @@ mod fairness;
 mod flight;
 mod keep;
 mod observe;
+<<<<<<< HEAD
+mod paused;
+=======
 mod pages;
+>>>>>>> main
 mod quota;
 mod world;
