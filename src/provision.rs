@@ -27,12 +27,8 @@ use crate::stages::credentials::CredentialsLayer;
 use crate::stages::flight::FlightLayer;
 use crate::stages::keep::KeepLayer;
 use crate::stages::observe::{ObserveLayer, Reports};
-<<<<<<< HEAD
-use crate::stages::quota::{Causes, Purse, QuotaLayer, Share};
-=======
 use crate::stages::pages::PagesLayer;
-use crate::stages::quota::{QuotaLayer, Share};
->>>>>>> main
+use crate::stages::quota::{Causes, Purse, QuotaLayer, Share};
 use crate::stages::steps::{Authenticate, Inspect, Lane, Lens, LimitClient, OwnPages, Route, Understand};
 use crate::state::metrics::RouteMeters;
 use crate::state::tells::Tells;

@@ -273,11 +273,8 @@ pub struct RouteMeters {
 }
 
 /// Every `result` an answer can have, and `fault`.
-<<<<<<< HEAD
-pub const RESULTS: [&str; 7] = ["hit", "miss", "stale", "revalidated", "collapsed", "bypass", "fault"];
-=======
-const RESULTS: [&str; 8] = ["hit", "sliced", "miss", "stale", "revalidated", "collapsed", "bypass", "fault"];
->>>>>>> main
+pub const RESULTS: [&str; 8] =
+    ["hit", "sliced", "miss", "stale", "revalidated", "collapsed", "bypass", "fault"];
 
 impl RouteMeters {
     /// The handles of the route called `name` for these clients.

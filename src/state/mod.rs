@@ -21,9 +21,6 @@ pub mod scope;
 pub mod shapes;
 pub mod store;
 pub mod tasks;
-<<<<<<< HEAD
 pub mod tells;
 mod terms;
-=======
 pub mod windows;
->>>>>>> main

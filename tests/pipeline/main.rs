@@ -30,10 +30,7 @@ mod fairness;
 mod flight;
 mod keep;
 mod observe;
-<<<<<<< HEAD
-mod paused;
-=======
 mod pages;
->>>>>>> main
+mod paused;
 mod quota;
 mod world;
