@@ -31,6 +31,7 @@ use crate::stages::pages::PagesLayer;
 use crate::stages::quota::{Causes, Purse, QuotaLayer, Share};
 use crate::stages::steps::{Authenticate, Inspect, Lane, Lens, LimitClient, OwnPages, Route, Understand};
 use crate::state::metrics::RouteMeters;
+use crate::state::remembered::Remembered;
 use crate::state::tells::Tells;
 
 mod accounts;
@@ -114,7 +115,7 @@ pub fn provision(
         understand: Understand {
             lenses: plan.routes.iter().map(|route| lens(plan, route)).collect(),
             strict: plan.clients.iter().map(|client| client.strict).collect(),
-            remembered: Arc::default(),
+            remembered: Arc::new(Remembered::new(plan.cache.max_bytes)),
         },
         limit_client: LimitClient {
             declared: plan

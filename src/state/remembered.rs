@@ -12,8 +12,11 @@ use foldhash::fast::RandomState;
 
 use crate::model::exchange::{Question, RouteId};
 
-/// How many spellings there is room for: about 5 MB of usual ones, at most some 20 MB.
-const PLACES: usize = 8192;
+/// There is room for a spelling for so many bytes of entries, and how many that are at least and at most. A usual one and
+/// its question keep some 600 bytes: a twenty-fifth of what the entries may.
+const BYTES_A_PLACE: u64 = 16 << 10;
+const FEWEST_PLACES: u64 = 8192;
+const MOST_PLACES: u64 = 1 << 20;
 /// A spelling and its question that are longer together are read anew each time.
 const MOST_BYTES: usize = 1024;
 
@@ -32,14 +35,14 @@ struct Spelling {
     exact: bool,
 }
 
-impl Default for Remembered {
-    fn default() -> Self {
-        let places = std::iter::repeat_with(ArcSwapOption::empty).take(PLACES).collect();
-        Self { places, seed: RandomState::default() }
-    }
-}
-
 impl Remembered {
+    /// Room for the spellings of questions whose entries keep at most `max_bytes`.
+    pub fn new(max_bytes: u64) -> Self {
+        let places = (max_bytes / BYTES_A_PLACE).clamp(FEWEST_PLACES, MOST_PLACES);
+        let places = std::iter::repeat_with(ArcSwapOption::empty).take(usize::try_from(places).unwrap_or(1));
+        Self { places: places.collect(), seed: RandomState::default() }
+    }
+
     /// What `target`, path and query as they came, was understood as on `route`. `strict` wants only what was
     /// understood under strictness.
     pub fn find(&self, route: RouteId, target: &str, strict: bool) -> Option<Arc<Question>> {
@@ -64,7 +67,7 @@ impl Remembered {
         let mut hasher = self.seed.build_hasher();
         route.hash(&mut hasher);
         hasher.write(target.as_bytes());
-        let at = hasher.finish() % PLACES as u64;
+        let at = hasher.finish() % self.places.len() as u64;
         self.places.get(usize::try_from(at).ok()?)
     }
 }
@@ -94,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_spelling_is_found_on_its_route_and_by_whom_it_suits() {
-        let (remembered, one) = (Remembered::default(), question("/a?b=1"));
+        let (remembered, one) = (Remembered::new(0), question("/a?b=1"));
         assert!(remembered.find(RouteId(0), "/a?B=1", false).is_none());
         remembered.keep(RouteId(0), "/a?B=1", &one, false);
         let found = |route, target, strict| remembered.find(RouteId(route), target, strict).is_some();
@@ -107,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_is_long_is_not_kept() {
-        let (remembered, target) = (Remembered::default(), "x".repeat(MOST_BYTES));
+        let (remembered, target) = (Remembered::new(0), "x".repeat(MOST_BYTES));
         remembered.keep(RouteId(0), &target, &question("/"), true);
         assert!(remembered.find(RouteId(0), &target, false).is_none());
     }
