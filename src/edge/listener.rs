@@ -173,7 +173,8 @@ impl Listener {
             let io = Tracked::new(stream, progress.clone());
             return self.sniff(io, progress, peer, handler).await;
         };
-        let accepting = TlsAcceptor::from(tls).accept(stream);
+        // Boxed, so that it is gone once it is over.
+        let accepting = Box::pin(TlsAcceptor::from(tls).accept(stream));
         let Ok(Ok(stream)) = tokio::time::timeout(self.limits.load().header_timeout, accepting).await else {
             return self.refused("tls");
         };

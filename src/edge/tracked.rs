@@ -169,7 +169,8 @@ impl<T> Tracked<T> {
     /// The same, giving `ahead` first.
     #[must_use]
     pub fn again(self, ahead: Bytes) -> Self {
-        let ahead = if self.ahead.is_empty() { ahead } else { [ahead, self.ahead].concat().into() };
+        // Copied: a slice of somebody's buffer, an empty one too, keeps the whole of it.
+        let ahead = [&ahead[..], &self.ahead[..]].concat().into();
         Self { ahead, ..self }
     }
 }
@@ -184,6 +185,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Tracked<T> {
             let bytes = self.ahead.len().min(buffer.remaining());
             buffer.put_slice(&self.ahead[..bytes]);
             self.ahead.advance(bytes);
+            if self.ahead.is_empty() {
+                self.ahead = Bytes::new();
+            }
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.io).poll_read(cx, buffer)
