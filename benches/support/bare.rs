@@ -3,7 +3,7 @@
 //! pages of its own it is the origin there.
 //!
 //! ```text
-//! bare PORT                   pages: `?…per_page=24…` is a page of 24 KiB
+//! bare PORT                   pages: `?…per_page=24…` is a page of 24 KiB; at `/list` so many items of nearly a KiB
 //! bare PORT HOST:PORT TARGET… the answers that HOST:PORT gives to these targets now: bytes and header lines alike
 //! ```
 #![allow(
@@ -76,23 +76,38 @@ async fn serve(port: u16, pages: HashMap<String, Page>) {
     }
 }
 
-/// A page as an API answers it: JSON, and the header lines that such an answer usually has.
+/// A page as an API answers it.
 fn made(target: &str) -> Page {
     let parameters = target.split_once('?').map_or("", |(_, query)| query).split('&');
     let kib = parameters.filter_map(|pair| pair.strip_prefix("per_page=")).find_map(|kib| kib.parse().ok());
     let kib: usize = kib.unwrap_or(1).clamp(1, 1024);
+    if target.starts_with("/list?") {
+        return Page { headers: headers(), body: listed(kib, target).into() };
+    }
     let mut body = format!(r#"{{"target":"{target}","text":""#).into_bytes();
     body.resize(kib * 1024 - 2, b'x');
     body.extend_from_slice(b"\"}");
-    let headers = HeaderMap::from_iter([
+    Page { headers: headers(), body: body.into() }
+}
+
+/// The header lines that such an answer usually has.
+fn headers() -> HeaderMap {
+    HeaderMap::from_iter([
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8")),
         (header::CACHE_CONTROL, HeaderValue::from_static("max-age=3600")),
         (header::ETAG, HeaderValue::from_static("\"5f3a9c1e\"")),
         (header::VARY, HeaderValue::from_static("accept")),
         (header::SERVER, HeaderValue::from_static("origin")),
         (HeaderName::from_static("x-frame-options"), HeaderValue::from_static("DENY")),
-    ]);
-    Page { headers, body: body.into() }
+    ])
+}
+
+/// `size` items: 25 of them with what stands between and around them are 24 KiB.
+fn listed(size: usize, target: &str) -> String {
+    let page = target.split(['?', '&']).find_map(|pair| pair.strip_prefix("page=")?.parse::<usize>().ok());
+    let first = (page.unwrap_or(1) - 1) * size;
+    let item = |place| format!(r#"{{"id":{},"text":"{:x<957}"}}"#, 10_000_000 + place, "");
+    format!("[{}]", (first..first + size).map(item).collect::<Vec<_>>().join(","))
 }
 
 /// What `origin` answers to `target`, the lines that hyper writes itself left out.
