@@ -18,6 +18,8 @@ use super::ledger::{Ledger, Walk, World};
 use super::trace::{STEP, Service, Session};
 
 const PATH: &str = "/conversations/messages/list";
+/// How many failures of a gate are told one by one.
+const FAILURES_TOLD: u64 = 3;
 /// How long a service waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -104,7 +106,9 @@ impl Player {
         match tokio::time::timeout(PATIENCE, self.answer(query)).await {
             Ok(Ok(page)) => Some(page),
             Ok(Err(why)) => {
-                eprintln!("{}: {query}: {why}", self.gate);
+                if self.ledger.lock().unwrap().failed < FAILURES_TOLD {
+                    eprintln!("{}: {query}: {why}", self.gate);
+                }
                 None
             }
             Err(_) => {
