@@ -13,6 +13,8 @@ use crate::provision::reading;
 use crate::rules::message::{Objection, normalized};
 use crate::rules::params::{Params, Understood};
 use crate::rules::routes::Routes;
+use crate::rules::slices::counting;
+use crate::rules::understanding::Reading;
 
 /// Who reads the explanation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,14 +126,36 @@ fn explain(plan: &Plan, route: &Route, method: &Method, uri: &Uri, reader: Reade
             );
         }
     }
-    explanation.insert("upstream_request".into(), upstream_request(plan, route, method, &question, reader));
-    explanation.insert("key".into(), question.key.digest().into());
+    let blocks = blocks(&reading, route, method, &question);
+    let sent = blocks.first().unwrap_or(&question);
+    explanation.insert("upstream_request".into(), upstream_request(plan, route, method, sent, reader));
+    explanation.insert("key".into(), question.collection.as_ref().unwrap_or(&question.key).digest().into());
     if let Some(window) = question.window {
-        explanation.insert("window".into(), json!({ "page": window.page, "size": window.size }));
+        let blocks: Vec<_> = blocks.iter().filter_map(|block| block.window).collect();
+        let blocks: Vec<_> = blocks.iter().map(|block| format!("{} of {}", block.page, block.size)).collect();
+        let blocks =
+            if blocks.is_empty() { "none: forwarded as it is asked".into() } else { blocks.join(", ") };
+        explanation
+            .insert("window".into(), json!({ "page": window.page, "size": window.size, "blocks": blocks }));
     }
     explanation.insert("cache".into(), cache(route, method));
     explanation.insert("limits".into(), limits(plan, route, reader));
     Value::Object(explanation)
+}
+
+/// The blocks that a window is cut from, as they are asked for while nothing is known of the list or its upstream: a list
+/// that has grown since needs others. None where the window is forwarded as it is asked.
+fn blocks(reading: &Reading, route: &Route, method: &Method, question: &Question) -> Vec<Question> {
+    let Some(pages) = route.pages.as_ref().filter(|_| route.cache.enabled && *method == Method::GET) else {
+        return Vec::new();
+    };
+    let size = u64::from(pages.block);
+    let span = question.window.and_then(|window| pages.counting.span(window));
+    let Some(span) = span.filter(|span| span.end - span.start <= size * u64::from(pages.max_blocks)) else {
+        return Vec::new();
+    };
+    let window = |block| pages.counting.window(size * block, size);
+    counting::blocks(&span, size).filter_map(|block| reading.with_window(question, window(block))).collect()
 }
 
 fn parameters(params: &Params, understood: &Understood) -> Value {

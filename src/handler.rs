@@ -1,12 +1,12 @@
 //! From a listener's request to the pipeline and back: gives each request its id, and turns a panic into one 500.
 
 use std::any::Any;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 
 use arc_swap::ArcSwap;
-use futures_util::FutureExt as _;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -58,11 +58,15 @@ impl<P: Respond + 'static> Handler for Gate<P> {
             interim: peer.interim.clone().map(Interim::to),
         });
         let way = self.way.load_full();
-        // A panic is this program's mistake: one request pays for it, counted by its report, and the process lives.
-        match AssertUnwindSafe(way.respond(arrival)).catch_unwind().await {
-            Ok(response) => response,
-            Err(panic) => panicked(panic.as_ref(), &noted.id),
-        }
+        let mut response = std::pin::pin!(way.respond(arrival));
+        std::future::poll_fn(|cx| {
+            // A panic is this program's mistake: one request pays for it, counted by its report, and the process lives.
+            match catch_unwind(AssertUnwindSafe(|| response.as_mut().poll(cx))) {
+                Ok(polled) => polled,
+                Err(panic) => Poll::Ready(panicked(panic.as_ref(), &noted.id)),
+            }
+        })
+        .await
     }
 }
 

@@ -1,19 +1,26 @@
 //! What lives as long as the process. A reload builds a new way of requests around it, and keeps it.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::config::plan::Plan;
-use crate::rules::window::WindowRule;
+use crate::model::urgency::Class;
+use crate::rules::beliefs::Beliefs;
+use crate::rules::fairness::Payer;
+use crate::rules::ledger::QuotaRule;
 use crate::stages::attempt::Standing;
-use crate::stages::keep::Arriving;
 use crate::state::clock::Clock;
+use crate::state::collecting::Arriving;
+use crate::state::compression::Compression;
 use crate::state::flights::Flights;
-use crate::state::limits::{AddressLimit, Budget, ClientLimit, RateLimit};
+use crate::state::journal::{StateDir, Unusable};
+use crate::state::limits::{AddressLimit, Budget, BudgetRule, ClientLimit, RateLimit};
 use crate::state::metrics::Metrics;
 use crate::state::quota::{Account, AccountMeters, Ceiling, Terms};
+use crate::state::scope::Scope;
 use crate::state::store::Store;
 use crate::state::tasks::Tasks;
 
@@ -28,6 +35,8 @@ pub struct Lasting {
     pub tasks: Tasks,
     /// The entries.
     pub store: Store,
+    /// Where entries are compressed.
+    pub compression: Compression,
     /// Bodies that are being collected.
     pub arriving: Arriving,
     /// The upstream calls that answers are shared from.
@@ -37,11 +46,19 @@ pub struct Lasting {
     accounts: Mutex<HashMap<(String, String), HeldAccount>>,
     client_limits: Mutex<HashMap<String, HeldLimit<RateLimit, ClientLimit>>>,
     address_limit: Mutex<HashMap<String, HeldLimit<RateLimit, AddressLimit>>>,
-    budgets: Mutex<HashMap<String, HeldLimit<WindowRule, Budget>>>,
+    budgets: Mutex<HashMap<String, HeldLimit<BudgetRule, Budget>>>,
+    /// Where ledgers outlive the process.
+    state: Option<StateDir>,
+    /// Routes that the upstream closes by themselves, by (upstream, route).
+    scopes: Mutex<HashMap<(String, String), Scope>>,
+    /// Clients by name, as the accounts' lines know them.
+    payers: Mutex<HashMap<String, Payer>>,
     /// The upstreams' ceilings by name, with the number they were made from.
     ceilings: Mutex<HashMap<String, (usize, Ceiling)>>,
     /// How the upstreams have been doing, by name and address: others at an address begin anew.
     standings: Mutex<HashMap<(String, String), Standing>>,
+    /// What is believed of upstreams' pages, by route.
+    beliefs: Mutex<HashMap<String, HeldLimit<u64, Mutex<Beliefs>>>>,
     /// What client keys are digested with: random, new for every process.
     pub pepper: [u8; 32],
 }
@@ -51,6 +68,8 @@ pub struct Lasting {
 pub enum Unprovisioned {
     /// A certificate in `tls.ca` that is none, or a TLS setting that cannot be.
     Tls(String),
+    /// `[state] dir` cannot be used.
+    State(PathBuf, Unusable),
     /// The system gives no random bytes.
     Random,
     /// A metric that cannot be registered: a mistake in this program.
@@ -61,6 +80,9 @@ impl std::fmt::Display for Unprovisioned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tls(error) => write!(f, "TLS towards an upstream cannot be set up: {error}"),
+            Self::State(dir, why) => {
+                write!(f, "state.dir: {} cannot hold the ledgers: {why}", dir.display())
+            }
             Self::Random => f.write_str("the system gives no random bytes"),
             Self::Metrics(error) => write!(f, "metrics cannot be set up: {error}"),
         }
@@ -70,7 +92,7 @@ impl std::fmt::Display for Unprovisioned {
 impl std::error::Error for Unprovisioned {}
 
 /// An account, with the windows it was made from.
-type HeldAccount = (Vec<WindowRule>, Arc<Account>);
+type HeldAccount = ((Vec<QuotaRule>, u32), Arc<Account>);
 /// A limit of a client's, with the rule it was made from.
 type HeldLimit<R, L> = (R, Arc<L>);
 
@@ -80,12 +102,26 @@ impl Lasting {
     /// # Errors
     /// What the system refuses.
     pub fn new(plan: &Plan) -> Result<Self, Unprovisioned> {
+        let wrong = |why| Unprovisioned::State(plan.state.dir.clone().unwrap_or_default(), why);
+        let state = plan.state.dir.as_deref().map(StateDir::lock).transpose().map_err(wrong)?;
+        Ok(Self { state, ..Self::rehearsal(plan)? })
+    }
+
+    /// The same without a place for ledgers, which is only looked at: for a plan that is tried out beside a running gate.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    pub fn rehearsal(plan: &Plan) -> Result<Self, Unprovisioned> {
+        let wrong = |why| Unprovisioned::State(plan.state.dir.clone().unwrap_or_default(), why);
+        plan.state.dir.as_deref().map(StateDir::try_out).transpose().map_err(wrong)?;
         let metrics = Metrics::new().map_err(|error| Unprovisioned::Metrics(error.to_string()))?;
         let mut pepper = [0; 32];
         SystemRandom::new().fill(&mut pepper).map_err(|_| Unprovisioned::Random)?;
+        let tasks = Tasks::new(metrics.tasks.clone());
         Ok(Self {
             clock: Clock::system(),
-            tasks: Tasks::new(metrics.tasks.clone()),
+            compression: Compression::new(tasks.clone()),
+            tasks,
             store: Store::new(plan.cache.max_bytes),
             arriving: Arriving::new(plan.cache.max_inflight_bytes),
             flights: Flights::new(metrics.flights.clone()),
@@ -93,8 +129,12 @@ impl Lasting {
             client_limits: Mutex::default(),
             address_limit: Mutex::default(),
             budgets: Mutex::default(),
+            state: None,
+            scopes: Mutex::default(),
+            payers: Mutex::default(),
             ceilings: Mutex::default(),
             standings: Mutex::default(),
+            beliefs: Mutex::default(),
             metrics,
             pepper,
         })
@@ -113,17 +153,32 @@ impl Lasting {
 
     /// The limit of the client called `name`, kept if its rule is the same.
     pub fn client_limit(&self, name: &str, rule: RateLimit) -> Arc<ClientLimit> {
-        keep(&self.client_limits, name, rule, |rule| ClientLimit::new(rule, &self.clock))
+        let shadow = self.metrics.shadow.with_label_values(&[&format!("rate_limit of {name}")]);
+        keep(&self.client_limits, name, rule, |rule| ClientLimit::new(rule, &self.clock, shadow))
     }
 
     /// The limit of everybody else, by address; kept if its rule is the same.
     pub fn address_limit(&self, rule: RateLimit) -> Arc<AddressLimit> {
-        keep(&self.address_limit, "", rule, |rule| AddressLimit::new(rule, &self.clock))
+        let shadow = self.metrics.shadow.with_label_values(&["server.rate_limit"]);
+        keep(&self.address_limit, "", rule, |rule| AddressLimit::new(rule, &self.clock, shadow))
     }
 
     /// What the client called `name` may cause, kept if its rule is the same.
-    pub fn budget(&self, name: &str, rule: WindowRule) -> Arc<Budget> {
-        keep(&self.budgets, name, rule, |rule| Budget::new(rule, &self.clock))
+    pub fn budget(&self, name: &str, rule: BudgetRule) -> Arc<Budget> {
+        let shadow = self.metrics.shadow.with_label_values(&[&format!("budget of {name}")]);
+        keep(&self.budgets, name, rule, |rule| Budget::new(rule, &self.clock, shadow))
+    }
+
+    /// Who the client called `name` is in the accounts' lines: the same over reloads, whatever its place in the plan.
+    pub fn payer(&self, name: &str) -> Payer {
+        let mut payers = self.payers.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = Payer(u32::try_from(payers.len()).unwrap_or(u32::MAX));
+        *payers.entry(name.to_owned()).or_insert(next)
+    }
+
+    /// What is believed of the pages of the route called `name`, kept if its blocks have as many items.
+    pub fn beliefs(&self, name: &str, block: u64) -> Arc<Mutex<Beliefs>> {
+        keep(&self.beliefs, name, block, |block| Mutex::new(Beliefs::new(block)))
     }
 
     /// The ceiling of the upstream called `name`, kept if its number is the same.
@@ -152,36 +207,76 @@ impl Lasting {
         standings.entry((name.to_owned(), address.to_owned())).or_insert_with(new).clone()
     }
 
+    /// How the route called `name` of an upstream stands with it, where its standing is its own.
+    pub fn scope(&self, name: (String, String)) -> Scope {
+        let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        scopes.entry(name).or_insert_with(|| Scope::new(self.clock.clone())).clone()
+    }
+
     /// The account called `name` of an upstream: kept, with what was spent of it, if its windows are the same.
+    ///
+    /// # Errors
+    /// Its ledger cannot be used.
     pub fn account(
         &self,
         name: (String, String),
-        windows: &[WindowRule],
+        (rules, instances): (&[QuotaRule], u32),
         terms: Terms,
         label: &str,
-    ) -> Arc<Account> {
+    ) -> Result<Arc<Account>, Unprovisioned> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((held, account)) = accounts.get(&name)
-            && held == windows
+            && held.0 == rules
+            && held.1 == instances
         {
             account.adapt(terms);
-            return account.clone();
+            return Ok(account.clone());
         }
         let metrics = &self.metrics;
-        let window = |rule: &WindowRule| format!("{}/{:?}", rule.requests, rule.per);
+        let window = |rule: &QuotaRule| format!("{}/{}", rule.requests, rule.per);
         let meters = AccountMeters {
             permits: metrics.permits.clone(),
-            waiting: metrics.queue_length.with_label_values(&[label, "interactive"]),
+            waiting: Class::ALL.map(|class| metrics.queue_length.with_label_values(&[label, class.as_str()])),
             waits: metrics.quota_wait.with_label_values(&[label]),
-            remaining: windows
+            remaining: rules
                 .iter()
                 .map(|rule| metrics.quota_remaining.with_label_values(&[label, &window(rule)]))
                 .collect(),
             paused: metrics.account_paused.with_label_values(&[label]),
+            shadow: metrics.shadow.with_label_values(&[&format!("quota of {label}")]),
         };
-        let account = Account::new(windows, terms, self.clock.clone(), meters);
-        accounts.insert(name, (windows.to_vec(), account.clone()));
-        account
+        let file = format!("{}.{}", name.0, name.1);
+        let journal = self.state.as_ref().map(|state| state.journal(&file, self.clock.wall())).transpose();
+        let journal = journal.map_err(|why| Unprovisioned::State(file.into(), why))?;
+        let account = Account::new(
+            rules,
+            instances,
+            terms,
+            (self.clock.clone(), self.tasks.clone(), journal),
+            (label, meters),
+        );
+        accounts.insert(name, ((rules.to_vec(), instances), account.clone()));
+        Ok(account)
+    }
+
+    /// The account that metrics call `label`, with the name of its upstream.
+    pub fn account_called(&self, label: &str) -> Option<(String, Arc<Account>)> {
+        let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = accounts.iter().find(|(_, (_, account))| account.name() == label);
+        found.map(|((upstream, _), (_, account))| (upstream.clone(), account.clone()))
+    }
+
+    /// Closes the breaker of the upstream called `name`.
+    pub fn reset_standing(&self, name: &str) {
+        let standings = self.standings.lock().unwrap_or_else(PoisonError::into_inner);
+        standings.iter().filter(|((held, _), _)| held == name).for_each(|(_, standing)| standing.reset());
+    }
+
+    /// Writes down what nobody will spend any more: the last thing a gate does.
+    pub fn settle(&self) {
+        for (.., account) in self.accounts.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            account.settle();
+        }
     }
 }
 

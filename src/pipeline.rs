@@ -14,10 +14,11 @@ use crate::stages::credentials::CredentialsLayer;
 use crate::stages::flight::FlightLayer;
 use crate::stages::keep::KeepLayer;
 use crate::stages::observe::{ObserveLayer, Respond};
+use crate::stages::pages::PagesLayer;
 use crate::stages::quota::QuotaLayer;
 use crate::stages::step;
 use crate::stages::steps::{Authenticate, Inspect, LimitClient, Route, Understand};
-use crate::state::quota::Grant;
+use crate::state::grant::Grant;
 
 /// What each stage is given; made from a plan by `provision`.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Stages {
     pub understand: Understand,
     /// How often one client may ask.
     pub limit_client: LimitClient,
+    /// Which blocks hold what was asked for.
+    pub pages: PagesLayer,
     /// What is known already.
     pub cache: CacheLayer,
     /// One call for everyone who asks the same.
@@ -58,6 +61,7 @@ pub fn pipeline<U: Stage<Signed<Grant>> + 'static>(stages: Stages, upstream: U) 
         .layer(step(stages.route)) //        → Routed   403 404 405
         .layer(step(stages.understand)) //   → Ask      400 413 refuses a parameter only where strictness was asked
         .layer(step(stages.limit_client)) // = Ask      429     hits count: this protects the gate
+        .layer(stages.pages) //              → Block    410     or a window cut from blocks in memory; below: blocks, or whole asks
         // the cache
         .layer(stages.cache) //              → Fetch    504     or an answer from memory
         // below the cache: what nobody knows yet

@@ -2,14 +2,12 @@
 //! request.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use ring::digest;
 use rustls::ServerConfig;
 
-use crate::config::plan::{Account as AccountPlan, Credential, Plan, Route as RoutePlan, Server};
-use crate::config::{Environment, Place};
+use crate::config::Environment;
+use crate::config::plan::{Plan, Route as RoutePlan, Server};
 use crate::edge::listener::Limits;
 use crate::edge::tls::ServerTls;
 use crate::edge::upstream::{UpstreamSettings, Upstreams};
@@ -18,21 +16,27 @@ use crate::model::Secret;
 use crate::model::exchange::{ClientId, RouteId};
 use crate::pipeline::Stages;
 use crate::rules::addresses::{Addresses, Served};
-use crate::rules::headers::Forwarding;
 use crate::rules::identity::Clients;
 use crate::rules::message::HeadRules;
 use crate::rules::routes::Routes;
-use crate::rules::understanding::Reading;
+use crate::rules::slices::Shape;
+use crate::rules::understanding::{Items, Reading};
 use crate::stages::attempt::AttemptLayer;
-use crate::stages::cache::{CacheLayer, CacheRules};
-use crate::stages::credentials::{Credentials, CredentialsLayer, Vault};
+use crate::stages::cache::CacheLayer;
+use crate::stages::credentials::CredentialsLayer;
 use crate::stages::flight::FlightLayer;
 use crate::stages::keep::KeepLayer;
 use crate::stages::observe::{ObserveLayer, Reports};
-use crate::stages::quota::{CallMeters, Purse, QuotaLayer};
+use crate::stages::pages::PagesLayer;
+use crate::stages::quota::{Causes, Purse, QuotaLayer, Share};
 use crate::stages::steps::{Authenticate, Inspect, Lane, Lens, LimitClient, OwnPages, Route, Understand};
 use crate::state::metrics::RouteMeters;
-use crate::state::quota::{Account, Ceiling, Terms};
+use crate::state::tells::Tells;
+
+mod accounts;
+mod memory;
+
+use accounts::{NO_ACCOUNT_WAIT, accounts};
 
 /// Provisions `plan`: the stages, and the innermost one.
 ///
@@ -55,6 +59,7 @@ pub fn provision(
         none: RouteMeters::new(&lasting.metrics, "none", &clients),
         params: plan.routes.iter().map(parameter_names).collect(),
         faults: lasting.metrics.faults.clone(),
+        tells: Vec::new(),
         clock: clock.clone(),
     };
     let keys = plan
@@ -82,8 +87,12 @@ pub fn provision(
     let by_route = plan.routes.iter().map(|route| route.upstream).collect();
     let upstreams = Upstreams::new(upstreams, by_route, clock.clone())
         .map_err(|error| Unprovisioned::Tls(error.to_string()))?;
+    let may_refresh: Arc<[bool]> =
+        plan.clients.iter().map(|client| client.may_refresh || nobody_declared(plan)).collect();
     // Last, since it is the one thing here that what already runs can see.
-    let (purses, vaults) = accounts(plan, lasting, environment);
+    let (purses, vaults) = accounts(plan, lasting, environment)?;
+    let tells = |purse: &Purse| Tells::new(vec![purse.account.clone()], plan.server.rate_limit_fields);
+    let reports = Reports { tells: purses.iter().map(tells).collect(), ..reports };
     let stages = Stages {
         observe: ObserveLayer { reports: Arc::new(reports) },
         inspect: Inspect {
@@ -115,13 +124,21 @@ pub fn provision(
                 .collect(),
             addresses: plan.server.rate_limit.map(|limit| lasting.address_limit(limit)),
         },
-        cache: CacheLayer {
-            routes: plan.routes.iter().map(|route| cache_rules(plan, route)).collect(),
-            may_refresh: plan
-                .clients
+        pages: PagesLayer {
+            routes: plan
+                .routes
                 .iter()
-                .map(|client| client.may_refresh || nobody_declared(plan))
+                .map(|route| memory::paged(plan, route, lasting).map(Arc::new))
                 .collect(),
+            may_refresh: may_refresh.clone(),
+            store: lasting.store.clone(),
+            clock: clock.clone(),
+            tasks: lasting.tasks.clone(),
+        },
+        cache: CacheLayer {
+            routes: plan.routes.iter().map(|route| memory::cache_rules(plan, route)).collect(),
+            may_refresh,
+            classes: plan.clients.iter().map(|client| client.priority).collect(),
             store: lasting.store.clone(),
             clock: clock.clone(),
             tasks: lasting.tasks.clone(),
@@ -141,6 +158,7 @@ pub fn provision(
             max_entry_bytes: plan.cache.max_entry_bytes,
             arriving: lasting.arriving.clone(),
             addresses: Arc::new(Addresses(plan.routes.iter().map(|route| served(plan, route)).collect())),
+            compression: lasting.compression.clone(),
         },
         attempt: AttemptLayer {
             standings: plan
@@ -155,10 +173,22 @@ pub fn provision(
         },
         quota: QuotaLayer {
             purses,
-            budgets: plan
+            causes: plan
+                .routes
+                .iter()
+                .map(|route| {
+                    let causes = |client| Causes::new(&lasting.metrics.calls, client, &route.name);
+                    clients.iter().map(|client| causes(client)).collect()
+                })
+                .collect(),
+            shares: plan
                 .clients
                 .iter()
-                .map(|client| Some(lasting.budget(&client.name, client.budget?)))
+                .map(|client| Share {
+                    payer: lasting.payer(&client.name),
+                    weight: client.weight,
+                    budget: client.budget.map(|rule| lasting.budget(&client.name, rule)),
+                })
                 .collect(),
             clock: clock.clone(),
         },
@@ -166,109 +196,6 @@ pub fn provision(
     };
     Ok((stages, upstreams))
 }
-
-/// How long a call may wait at an upstream without accounts.
-const NO_ACCOUNT_WAIT: Duration = Duration::from_secs(2);
-/// How many calls may wait at an upstream without accounts.
-const NO_ACCOUNT_WAITING: usize = 1000;
-
-/// Each route's credentials, by place.
-type Vaults = Arc<[Option<Arc<Vault>>]>;
-
-/// Who pays for each route and with which secrets, by place.
-fn accounts(plan: &Plan, lasting: &Lasting, environment: &Arc<dyn Environment>) -> (Arc<[Purse]>, Vaults) {
-    let ceilings: Vec<Ceiling> = plan
-        .upstreams
-        .iter()
-        .map(|upstream| lasting.ceiling(&upstream.name, upstream.max_concurrent))
-        .collect();
-    let purse = |name: &str, upstream: usize, account: Arc<Account>| Purse {
-        account,
-        name: name.to_owned(),
-        meters: CallMeters::new(
-            &lasting.metrics.upstream_requests,
-            lasting.metrics.upstream_duration.with_label_values(&[&plan.upstreams[upstream].name]),
-            &plan.upstreams[upstream].name,
-            name,
-        ),
-    };
-    let held: Vec<(Purse, Arc<Vault>)> = plan
-        .accounts
-        .iter()
-        .map(|account| {
-            let label = label(plan, account);
-            let name = (plan.upstreams[account.upstream].name.clone(), account.name.clone());
-            let terms = Terms {
-                max_wait: account.max_wait,
-                max_waiting: account.max_waiting,
-                ceiling: ceilings[account.upstream].clone(),
-            };
-            let quota = lasting.account(name, &account.quota, terms, &label);
-            (purse(&label, account.upstream, quota), vault(account, environment))
-        })
-        .collect();
-    let routes = plan.routes.iter().map(|route| match route.account.and_then(|at| held.get(at)) {
-        Some((purse, vault)) => (purse.clone(), Some(vault.clone())),
-        None => {
-            let upstream = &plan.upstreams[route.upstream];
-            let terms = Terms {
-                max_wait: NO_ACCOUNT_WAIT,
-                max_waiting: NO_ACCOUNT_WAITING,
-                ceiling: ceilings[route.upstream].clone(),
-            };
-            let account = lasting.account((upstream.name.clone(), String::new()), &[], terms, "none");
-            (purse("none", route.upstream, account), None)
-        }
-    });
-    let (purses, vaults): (Vec<_>, Vec<_>) = routes.unzip();
-    (purses.into(), vaults.into())
-}
-
-/// An account's name in metrics and faults: with its upstream's where another upstream has one of the same name.
-fn label(plan: &Plan, account: &AccountPlan) -> String {
-    let alone = plan.accounts.iter().filter(|other| other.name == account.name).count() == 1;
-    if alone {
-        account.name.clone()
-    } else {
-        format!("{}.{}", plan.upstreams[account.upstream].name, account.name)
-    }
-}
-
-fn vault(account: &AccountPlan, environment: &Arc<dyn Environment>) -> Arc<Vault> {
-    let (headers, query, environment) = (account.headers.clone(), account.query.clone(), environment.clone());
-    let held = |headers: Vec<_>, query: Vec<(String, Secret)>| {
-        let pairs: Vec<Vec<u8>> = query
-            .iter()
-            .map(|(name, secret)| {
-                let encode = |bytes| percent_encode(bytes, UNRESERVED).to_string();
-                format!("{}={}", encode(name.as_bytes()), encode(secret.expose())).into_bytes()
-            })
-            .collect();
-        let secrets = headers
-            .iter()
-            .map(|(_, secret): &(_, Secret)| secret)
-            .chain(query.iter().map(|(_, secret)| secret));
-        Credentials {
-            secrets: secrets.cloned().collect(),
-            query: (!pairs.is_empty()).then(|| Secret::new(pairs.join(&b'&'))),
-            headers,
-        }
-    };
-    let first = held(
-        headers.iter().map(|(name, held)| (name.clone(), held.value.clone())).collect(),
-        query.iter().map(|(name, held)| (name.clone(), held.value.clone())).collect(),
-    );
-    Vault::new(first, move || {
-        let again = |held: &Credential, place| held.reload(environment.as_ref(), place);
-        let headers = headers.iter().map(|(name, held)| Some((name.clone(), again(held, Place::Header)?)));
-        let query = query.iter().map(|(name, held)| Some((name.clone(), again(held, Place::Query)?)));
-        Some(held(headers.collect::<Option<_>>()?, query.collect::<Option<_>>()?))
-    })
-}
-
-/// Everything but RFC 3986's unreserved characters is encoded.
-const UNRESERVED: &percent_encoding::AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// How a route of `plan` reads its requests.
 pub fn reading(plan: &Plan, route: &RoutePlan) -> Reading {
@@ -294,6 +221,10 @@ pub fn reading(plan: &Plan, route: &RoutePlan) -> Reading {
         base_path: upstream.base_path.clone(),
         upstream_path: route.upstream_path.clone(),
         params: route.params.clone(),
+        items: Arc::new(Items {
+            shape: route.pages.as_ref().map(|pages| Shape { id: None, ..pages.shape.clone() }),
+            tags: route.tags.clone(),
+        }),
         window: route.pages.as_ref().map(|pages| (pages.page, pages.size)),
         credentials: account
             .map_or(Vec::new(), |account| account.query.iter().map(|(name, _)| name.clone()).collect()),
@@ -318,20 +249,6 @@ fn lens(plan: &Plan, route: &RoutePlan) -> Lens {
         reading: reading(plan, route),
         timeout: route.timeout,
         max_body_bytes: plan.server.max_body_bytes as u64,
-    }
-}
-
-fn cache_rules(plan: &Plan, route: &RoutePlan) -> CacheRules {
-    let account = plan.account_of(route);
-    let names = account.map(|account| account.headers.iter().map(|(name, _)| name.clone()).collect());
-    CacheRules {
-        policy: route.cache.clone(),
-        forwarding: Forwarding {
-            allowed: route.forward_headers.clone(),
-            credentials: names.unwrap_or_default(),
-        },
-        patience: account.map_or(NO_ACCOUNT_WAIT, |account| account.max_wait)
-            + plan.upstreams[route.upstream].timeout,
     }
 }
 

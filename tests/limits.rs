@@ -30,7 +30,7 @@ async fn octopush(settings: Settings) -> (Arc<Octopush>, String) {
 
 /// The shipped gate with an account of these limits.
 async fn gate(url: &str, upstream: &str, account: &str) -> Gate {
-    let mut config = shipped::config(url);
+    let mut config = shipped::whole(url);
     for (shipped, instead) in [
         ("\nmax_concurrent = 16", upstream),
         ("\nquota = \"none\"\n", "\n"),
@@ -70,7 +70,7 @@ fn retry_after(answer: &Answer) -> u64 {
 #[tokio::test]
 async fn a_declared_client_has_a_limit_of_its_own_and_hits_count() {
     let upstream = Upstream::start(|_| Reply::json("[]")).await;
-    let config = shipped::config(&upstream.url())
+    let config = shipped::whole(&upstream.url())
         + r#"
 [clients.modest]
 key = { env = "MODEST" }
@@ -99,7 +99,7 @@ key = { env = "FREE" }
 #[tokio::test]
 async fn callers_without_a_name_are_limited_by_address() {
     let upstream = Upstream::start(|_| Reply::json("[]")).await;
-    let gate = shipped::setup(&upstream.url())
+    let gate = shipped::with_secrets(Setup::new(shipped::whole(&upstream.url())))
         .server("rate_limit = { requests = 1, per = \"10m\", burst = 2 }")
         .start()
         .await;
@@ -115,8 +115,10 @@ async fn callers_without_a_name_are_limited_by_address() {
 #[tokio::test]
 async fn retry_after_of_a_client_limit_is_true() {
     let upstream = Upstream::start(|_| Reply::json("[]")).await;
-    let gate =
-        shipped::setup(&upstream.url()).server("rate_limit = { requests = 1, per = \"1s\" }").start().await;
+    let gate = shipped::with_secrets(Setup::new(shipped::whole(&upstream.url())))
+        .server("rate_limit = { requests = 1, per = \"1s\" }")
+        .start()
+        .await;
     assert_eq!(gate.get(PATH, &[]).await.status, 200);
     let refused = gate.get(PATH, &[]).await;
     assert_eq!((refused.status, retry_after(&refused)), (429, 1));
@@ -215,7 +217,7 @@ async fn retry_after_of_a_quota_is_true() {
 #[tokio::test]
 async fn a_spent_quota_is_covered_by_what_is_held_without_a_call() {
     let upstream = Upstream::start(|_| Reply::json("[]")).await;
-    let config = shipped::config(&upstream.url())
+    let config = shipped::whole(&upstream.url())
         .replace("\nquota = \"none\"", "\nquota = [{ requests = 1, per = \"10m\" }]")
         .replace("ttl = \"30s\"", "ttl = \"0s\"")
         .replace("stale_while_revalidate = \"60s\"", "");
@@ -315,7 +317,7 @@ async fn a_call_that_never_left_spends_nothing() {
     assert_eq!(gate.get(&format!("{PATH}?page=2"), &[]).await.status, 429);
 }
 
-/// An answer of 429 by the upstream itself is passed as it came, with its own advice.
+/// An answer of 429 by the upstream itself is passed as it came, with its own advice; then it is not asked for so long.
 #[tokio::test]
 async fn the_upstreams_own_429_is_passed_and_not_kept() {
     let (octopush, url) = octopush(Settings {
@@ -325,10 +327,19 @@ async fn the_upstreams_own_429_is_passed_and_not_kept() {
     .await;
     let gate = gate(&url, "", "quota = \"none\"").await;
     assert_eq!(gate.get(&format!("{PATH}?page=1"), &[]).await.status, 200);
-    for calls in [2, 3] {
-        let refused = gate.get(&format!("{PATH}?page=2"), &[]).await;
-        assert_eq!((refused.status, refused.json()["code"].as_u64()), (429, Some(429)));
-        assert!(retry_after(&refused) > 590);
-        assert_eq!(octopush.calls(), calls);
+    let refused = gate.get(&format!("{PATH}?page=2"), &[]).await;
+    assert_eq!((refused.status, refused.json()["code"].as_u64()), (429, Some(429)));
+    assert!(retry_after(&refused) > 590);
+    for page in 2..5 {
+        let refused = gate.get(&format!("{PATH}?page={page}"), &[]).await;
+        let document = problem(&refused, 429, "account-paused");
+        assert_eq!((&document["fault"], &document["account"]), (&"quota".into(), &"main".into()));
+        assert!(
+            (290..=300).contains(&retry_after(&refused)),
+            "as long as `max_pause`: {}",
+            retry_after(&refused)
+        );
     }
+    assert_eq!(octopush.calls(), 2);
+    assert_eq!(gate.metric("tollgate_account_paused", &["account=\"main\""]).await, 1.0);
 }

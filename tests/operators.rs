@@ -30,7 +30,7 @@ fn failing(status: u16) -> String {
 /// The shipped gate with one declared client, which asks.
 async fn start() -> (Upstream, Gate) {
     let upstream = Upstream::start(script).await;
-    let config = shipped::config(&upstream.url()) + "[clients.billing]\nkey = { env = \"BILLING\" }\n";
+    let config = shipped::whole(&upstream.url()) + "[clients.billing]\nkey = { env = \"BILLING\" }\n";
     let setup = shipped::with_secrets(Setup::new(config)).env("BILLING", "billing-key");
     (upstream, setup.start().await)
 }
@@ -350,7 +350,8 @@ async fn the_operators_pages_are_where_the_contract_says() {
         ("/config", 200, "headers.api-key = { env = \"OCTOPUSH_API_KEY\" }  # set, masked"),
         ("/explain?request=GET%20/nowhere", 200, "404 no-such-route"),
         ("/explain?request=nonsense", 400, "does not begin with `/`"),
-        ("/", 404, "/metrics /livez /readyz /config"),
+        ("/usage", 200, "{\"clients\":["),
+        ("/", 404, "/metrics /livez /readyz /usage /config"),
     ] {
         let answer = gate.ask_admin("GET", page).await;
         assert_eq!(

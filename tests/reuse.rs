@@ -159,6 +159,9 @@ async fn an_operator_purges_by_request_by_parameter_and_by_group() {
         ("/purge?request=GET%20/asked%3Fphone=%252B33612345678", (200, "{\"erased\":1}\n"), 1),
         ("/purge?tag=phone%3D%2B33%206%2012%2034%2056%2078", (200, "{\"erased\":2}\n"), 2),
         ("/purge?group=two", (200, "{\"erased\":3}\n"), 3),
+        // Softly: what stays is asked for again all the same.
+        ("/purge?soft=true&group=two", (200, "{\"expired\":3}\n"), 3),
+        ("/purge?soft=true&request=GET%20/other", (200, "{\"expired\":0}\n"), 0),
         ("/purge?group=tw", (200, "{\"erased\":0}\n"), 0),
         ("/purge?tag=phone%3Dx", (400, "no route has a parameter phone that understands this value\n"), 0),
     ] {

@@ -40,7 +40,7 @@ use tollgate::provision::provision;
 use tollgate::stages::Stage;
 use tollgate::stages::steps::OwnPages;
 use tollgate::state::clock::Clock;
-use tollgate::state::quota::Grant;
+use tollgate::state::grant::Grant;
 use turmoil::net::{TcpListener, TcpStream};
 
 const fn ms(millis: u64) -> Duration {

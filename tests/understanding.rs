@@ -12,9 +12,17 @@ use support::upstream::{Reply, Upstream};
 
 const SPELLED: &str = "per-page=20.0&PAGE=abc&phone_number=+33+6+12+34+56+78&utm_source=x&email=";
 const CANONICAL: &str = "page=1&per_page=20&phone_number=%2B33612345678";
+/// The block that holds what either asks for.
+const BLOCK: &str = "page=1&per_page=100&phone_number=%2B33612345678";
 
 async fn upstream() -> Upstream {
-    Upstream::start(|request| Reply::json(format!("[{{\"message_id\":{}}}]", request.number))).await
+    // More than any window asked for here, so that nobody needs to know where a list ends.
+    Upstream::start(|request| {
+        let items: Vec<_> =
+            (0..60).map(|at| format!("{{\"message_id\":{}}}", 60 * request.number + at)).collect();
+        Reply::json(format!("[{}]", items.join(",")))
+    })
+    .await
 }
 
 /// The first promise of all: two spellings, one entry, one call, with both credentials and for nobody's eyes.
@@ -33,7 +41,7 @@ async fn a_careless_spelling_and_the_canonical_one_are_one_entry_and_one_call() 
 
         let seen = upstream.requests();
         assert_eq!(seen.len(), 1, "one call");
-        assert_eq!(seen[0].target, format!("/v1/public{PATH}?{CANONICAL}"));
+        assert_eq!(seen[0].target, format!("/v1/public{PATH}?{BLOCK}"));
         assert_eq!(seen[0].headers.all("api-key"), [KEY]);
         assert_eq!(seen[0].headers.all("api-login"), [LOGIN]);
         assert_eq!(gate.metric("tollgate_cache_entries", &[]).await, 1.0, "one entry");
@@ -191,7 +199,7 @@ async fn what_is_explained_is_what_the_upstream_receives() {
         SPELLED,
         "contact=fid_7,+33612345678;ANN@Example.com&contact=fid_7",
         "conversation_id=CID_0F8FAD5BD9CB469FA16570867728950E&api-key=mine",
-        "page=99999999999999999999999&per_page=0x10",
+        "page=1e0&per_page=0x10&facebook_id=8",
         "email=a%2Bb%25@example.com&page=%zz",
     ] {
         let target = format!("{PATH}?{query}");
@@ -261,8 +269,8 @@ async fn unknown_names_are_dropped_or_passed_as_the_route_says() {
         shipped::config(&upstream.url()).replace("[routes.params]", "unknown = \"pass\"\n[routes.params]");
     let gate = shipped::with_secrets(Setup::new(passing)).start().await;
     for (query, sent) in [
-        ("utm_source=x&page=2", "page=2&per_page=50&utm_source=x"),
-        ("z=1&a=2&PAGE=2", "page=2&per_page=50&a=2&z=1"),
+        ("utm_source=x&page=2&per_page=20", "page=1&per_page=100&utm_source=x"),
+        ("z=1&a=2&PAGE=2&per_page=20", "page=1&per_page=100&a=2&z=1"),
     ] {
         let before = upstream.count();
         gate.get(&format!("{PATH}?{query}"), &[]).await;
@@ -274,5 +282,5 @@ async fn unknown_names_are_dropped_or_passed_as_the_route_says() {
         gate.get(&format!("{PATH}?{query}"), &[]).await;
     }
     let seen = upstream.requests().split_off(before);
-    assert_eq!(seen.iter().map(|request| request.query()).collect::<Vec<_>>(), ["page=1&per_page=50"]);
+    assert_eq!(seen.iter().map(|request| request.query()).collect::<Vec<_>>(), ["page=1&per_page=100"]);
 }

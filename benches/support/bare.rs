@@ -3,7 +3,9 @@
 //! pages of its own it is the origin there.
 //!
 //! ```text
-//! bare PORT                   pages: `?…per_page=24…` is a page of 24 KiB; at `/list` so many items of nearly a KiB
+//! bare PORT                   pages: `?…per_page=24…` is a page of 24 KiB, under `/items` a list of 24 items of 1 KiB;
+//!                             under `/storm` a 429
+//! bare --per-core N PORT …    N threads with a runtime and a listening socket each, in place of one runtime over all
 //! bare PORT HOST:PORT TARGET… the answers that HOST:PORT gives to these targets now: bytes and header lines alike
 //! ```
 #![allow(
@@ -22,13 +24,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
+
+/// The gate's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// An answer, ready.
 #[derive(Clone)]
@@ -42,19 +48,38 @@ const MAX_HEAD_BYTES: usize = 64 << 10;
 const MAX_HEADERS: usize = 100;
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).peekable();
+    let per_core = arguments
+        .next_if(|word| word == "--per-core")
+        .map(|_| arguments.next().and_then(|count| count.parse().ok()).expect("--per-core N"));
     let port: u16 = arguments.next().expect("bare PORT [HOST:PORT TARGET…]").parse().expect("PORT");
     let pages: HashMap<String, Page> = match arguments.next() {
         None => HashMap::new(),
         Some(origin) => arguments.map(|target| (target.clone(), copied(&origin, &target))).collect(),
     };
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(serve(port, pages));
+    let pages = Arc::new(pages);
+    let Some(threads): Option<usize> = per_core else {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        return runtime.block_on(serve(port, pages));
+    };
+    let serving = (0..threads).map(|_| {
+        let pages = pages.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(serve(port, pages));
+        })
+    });
+    serving.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-async fn serve(port: u16, pages: HashMap<String, Page>) {
-    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+async fn serve(port: u16, pages: Arc<HashMap<String, Page>>) {
+    // Several may listen on one port; the kernel shares the connections out.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.bind(([127, 0, 0, 1], port).into()).unwrap();
+    let listener = socket.listen(1024).unwrap();
     println!("listening on {}", listener.local_addr().unwrap());
-    let pages = Arc::new(pages);
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -62,8 +87,16 @@ async fn serve(port: u16, pages: HashMap<String, Page>) {
         let service = service_fn(move |request: Request<Incoming>| {
             let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
             let page = pages.get(target).cloned().unwrap_or_else(|| made(target));
-            let mut response = Response::new(Full::new(page.body));
+            let known = request.headers().get(header::IF_NONE_MATCH);
+            let held = known.is_some() && known == page.headers.get(header::ETAG);
+            let mut response = Response::new(Full::new(if held { Bytes::new() } else { page.body }));
             *response.headers_mut() = page.headers;
+            if target.starts_with("/storm") {
+                *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+            } else if held {
+                *response.status_mut() = StatusCode::NOT_MODIFIED;
+                response.headers_mut().remove(header::CONTENT_TYPE);
+            }
             std::future::ready(Ok::<_, Infallible>(response))
         });
         let connection = http1::Builder::new()
@@ -76,38 +109,39 @@ async fn serve(port: u16, pages: HashMap<String, Page>) {
     }
 }
 
-/// A page as an API answers it.
+/// A page as an API answers it: JSON, and the header lines that such an answer usually has.
 fn made(target: &str) -> Page {
-    let parameters = target.split_once('?').map_or("", |(_, query)| query).split('&');
-    let kib = parameters.filter_map(|pair| pair.strip_prefix("per_page=")).find_map(|kib| kib.parse().ok());
-    let kib: usize = kib.unwrap_or(1).clamp(1, 1024);
-    if target.starts_with("/list?") {
-        return Page { headers: headers(), body: listed(kib, target).into() };
-    }
-    let mut body = format!(r#"{{"target":"{target}","text":""#).into_bytes();
-    body.resize(kib * 1024 - 2, b'x');
-    body.extend_from_slice(b"\"}");
-    Page { headers: headers(), body: body.into() }
-}
-
-/// The header lines that such an answer usually has.
-fn headers() -> HeaderMap {
-    HeaderMap::from_iter([
+    let parameter = |name: &str| {
+        let pairs = target.split_once('?').map_or("", |(_, query)| query).split('&');
+        pairs
+            .filter_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+            .find_map(|value| value.parse().ok())
+    };
+    let kib: usize = parameter("per_page").unwrap_or(1).clamp(1, 1024);
+    let body = if target.starts_with("/items") {
+        let page: usize = parameter("page").unwrap_or(1);
+        let items: Vec<String> = (0..kib).map(|at| item((page - 1) * kib + at)).collect();
+        format!("[{}]", items.join(",")).into_bytes()
+    } else {
+        let mut body = format!(r#"{{"target":"{target}","text":""#).into_bytes();
+        body.resize(kib * 1024 - 2, b'x');
+        body.extend_from_slice(b"\"}");
+        body
+    };
+    let headers = HeaderMap::from_iter([
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8")),
         (header::CACHE_CONTROL, HeaderValue::from_static("max-age=3600")),
         (header::ETAG, HeaderValue::from_static("\"5f3a9c1e\"")),
         (header::VARY, HeaderValue::from_static("accept")),
         (header::SERVER, HeaderValue::from_static("origin")),
         (HeaderName::from_static("x-frame-options"), HeaderValue::from_static("DENY")),
-    ])
+    ]);
+    Page { headers, body: body.into() }
 }
 
-/// `size` items: 25 of them with what stands between and around them are 24 KiB.
-fn listed(size: usize, target: &str) -> String {
-    let page = target.split(['?', '&']).find_map(|pair| pair.strip_prefix("page=")?.parse::<usize>().ok());
-    let first = (page.unwrap_or(1) - 1) * size;
-    let item = |place| format!(r#"{{"id":{},"text":"{:x<957}"}}"#, 10_000_000 + place, "");
-    format!("[{}]", (first..first + size).map(item).collect::<Vec<_>>().join(","))
+/// The `at`-th item of the list, with its comma a KiB.
+fn item(at: usize) -> String {
+    format!(r#"{{"message_id":"{at:08}","text":"{:x<988}"}}"#, "")
 }
 
 /// What `origin` answers to `target`, the lines that hyper writes itself left out.

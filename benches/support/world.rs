@@ -20,9 +20,10 @@ use tollgate::stages::Stage;
 use tollgate::stages::observe::Respond;
 use tollgate::stages::steps::OwnPages;
 use tollgate::state::clock::Clock;
-use tollgate::state::quota::Grant;
+use tollgate::state::grant::Grant;
 
 /// The route's path.
+#[allow(dead_code, reason = "not every bench asks the shipped route")]
 pub(crate) const PATH: &str = "/conversations/messages/list";
 
 /// The whole way of a request before a constant of this many bytes, and what lasts beside it.
@@ -36,9 +37,15 @@ pub(crate) fn way(plan: &Plan, bytes: usize) -> (impl Respond + use<>, Lasting, 
 }
 
 /// The shipped configuration, with a limit of each client that is never reached.
+#[allow(dead_code, reason = "not every bench runs the shipped configuration")]
 pub(crate) fn plan() -> Plan {
     let mut plan = config::load(include_str!("../../config.toml"), "config.toml", &WithoutSecrets).unwrap();
-    let limit = RateLimit { requests: 1_000_000_000, per: Duration::from_secs(1), burst: 1_000_000_000 };
+    let limit = RateLimit {
+        requests: 1_000_000_000,
+        per: Duration::from_secs(1),
+        burst: 1_000_000_000,
+        shadow: false,
+    };
     plan.server.rate_limit = Some(limit);
     plan.routes[0].cache.ttl = Some(Duration::from_secs(3600));
     plan

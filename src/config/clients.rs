@@ -2,10 +2,11 @@
 
 use super::Environment;
 use super::mistakes::{Wrong, nearest};
-use super::plan::{Client, Priority, Route};
+use super::plan::{Client, Route};
 use super::reader::{Item, Table};
 use super::secrets::{Place, credential};
-use super::values::{self, Calendar};
+use super::values;
+use crate::model::urgency::Class;
 
 const ANONYMOUS: &str = "anonymous";
 
@@ -17,7 +18,6 @@ pub(super) fn read(
     environment: &dyn Environment,
 ) -> Vec<Client> {
     let mut clients = vec![anonymous()];
-    let (mut weighs, mut ranks) = (false, false);
     for (name, mut table) in root.named_tables("clients") {
         if name == ANONYMOUS {
             let wrong = Wrong::new(
@@ -40,18 +40,16 @@ pub(super) fn read(
             }
         }
         let weight = table.take("weight", values::count(1..=1_000));
-        let words = [("interactive", Priority::Interactive), ("batch", Priority::Batch)];
+        let words = [Class::Interactive, Class::Batch].map(|class| (class.as_str(), class));
         let priority = table.take("priority", values::word(&words));
-        weighs |= weight.is_some();
-        ranks |= priority.is_some();
         clients.push(Client {
             name: name.into(),
             key,
             certificate,
             rate_limit: table.take("rate_limit", values::rate),
-            budget: table.take("budget", values::window(Calendar::Slides)),
+            budget: table.take("budget", super::quota::budget),
             weight: weight.unwrap_or(1),
-            priority: priority.unwrap_or(Priority::Interactive),
+            priority: priority.unwrap_or(Class::Interactive),
             routes: table.take("routes", |item| allowed(item, routes)),
             strict: table.or("strict", false, Item::boolean),
             may_refresh: table.or("may_refresh", false, Item::boolean),
@@ -60,11 +58,6 @@ pub(super) fn read(
     }
     if clients.len() > usize::from(u16::MAX) {
         root.notes.tell(&(0..0), "clients", Wrong::new("are too many", "at most 65,535"));
-    }
-    for (key, _) in [("weight", weighs), ("priority", ranks)].iter().filter(|(_, stated)| *stated) {
-        root.notes.warn(format!(
-            "clients: `{key}` is kept but not acted on yet: calls are granted in order of arrival"
-        ));
     }
     clients
 }
@@ -77,7 +70,7 @@ fn anonymous() -> Client {
         rate_limit: None,
         budget: None,
         weight: 1,
-        priority: Priority::Interactive,
+        priority: Class::Interactive,
         routes: None,
         strict: false,
         may_refresh: false,

@@ -11,6 +11,7 @@ mod pages;
 mod params;
 pub mod plan;
 mod print;
+mod quota;
 mod reader;
 mod reuse;
 mod routes;
@@ -18,6 +19,7 @@ mod secrets;
 pub use secrets::Place;
 pub use server::log_level;
 mod server;
+mod shown;
 #[cfg(test)]
 #[allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 mod tests;
@@ -85,6 +87,11 @@ impl Environment for WithoutSecrets {
     }
 }
 
+/// A duration as configuration writes it, elsewhere than in one: `10m`.
+pub fn time(text: &str) -> Option<std::time::Duration> {
+    values::time(text).ok()
+}
+
 /// The plan that `text` means; `name` is what mistakes call the file.
 ///
 /// # Errors
@@ -116,10 +123,11 @@ fn read(mut root: Table<'_>, environment: &dyn Environment) -> Plan {
     let admin = server::admin(root.table("admin"), &server, environment);
     let log = server::log(root.table("log"));
     let cache = server::cache(root.table("cache"));
-    root.not_yet("state", "no [state]: what was spent is kept in memory");
+    let state = quota::state(root.table("state"));
+    quota::check(&root, &state, &accounts);
     if !environment.has_secrets() {
         root.notes.warn("secrets were not read: this plan can be shown, not run");
     }
     root.finish();
-    Plan { server, admin, log, cache, upstreams, accounts, clients, routes, warnings: Vec::new() }
+    Plan { server, admin, log, cache, state, upstreams, accounts, clients, routes, warnings: Vec::new() }
 }

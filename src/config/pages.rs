@@ -23,14 +23,20 @@ pub(super) struct PageNames<'a> {
     shape: Shape,
     headers: Vec<(Role, HeaderName)>,
     settled_ttl: Option<Duration>,
-    /// The keys that were stated and are not acted on yet.
-    pub(super) kept: Vec<&'static str>,
+    max_blocks: u32,
+    walk_idle: Duration,
+    walk_total: Duration,
 }
+
+/// The most blocks that one request may cause to be asked for, where the route does not say.
+const MAX_BLOCKS: u32 = 4;
+/// How long a walk may pause.
+const WALK_IDLE: Duration = Duration::from_secs(30);
+/// How long a walk may last.
+const WALK_TOTAL: Duration = Duration::from_secs(5 * 60);
 
 /// Reads what does not depend on the parameters.
 pub(super) fn read(mut table: Table<'_>) -> PageNames<'_> {
-    let kept = ["block", "first", "headers", "id", "items", "links", "members", "offset", "settled_ttl"];
-    let kept = kept.into_iter().filter(|key| table.has(key)).collect();
     let (page, offset) = (table.item("page"), table.item("offset"));
     let first = table.item("first");
     let counting = match (&page, &offset) {
@@ -66,7 +72,9 @@ pub(super) fn read(mut table: Table<'_>) -> PageNames<'_> {
         shape: shape(&mut table),
         headers: table.take("headers", headers).unwrap_or_default(),
         settled_ttl: table.take("settled_ttl", values::duration),
-        kept,
+        max_blocks: table.or("max_blocks", MAX_BLOCKS, values::count(1..=1000)),
+        walk_idle: table.or("walk_idle", WALK_IDLE, values::duration),
+        walk_total: table.or("walk_total", WALK_TOTAL, values::duration),
     };
     table.finish();
     names
@@ -155,6 +163,9 @@ impl PageNames<'_> {
             shape: self.shape,
             headers: self.headers,
             settled_ttl: self.settled_ttl,
+            max_blocks: self.max_blocks,
+            walk_idle: self.walk_idle,
+            walk_total: self.walk_total,
         })
     }
 }

@@ -13,15 +13,17 @@ pub use crate::edge::tls::{Identity, Roots, ServerTls, UpstreamTls};
 pub use crate::edge::upstream::Http2;
 use crate::model::exchange::ClientId;
 use crate::model::secret::Secret;
+use crate::model::urgency::Class;
 use crate::rules::forwarded::Network;
 pub use crate::rules::headers::ForwardHeaders;
+pub use crate::rules::ledger::QuotaRule;
 use crate::rules::params::{Params, Unknown};
 use crate::rules::reuse;
 pub use crate::rules::routes::Methods;
 use crate::rules::routes::Path;
 use crate::rules::slices::{Counting, Pointer, Role, Shape};
-use crate::rules::window::WindowRule;
-pub use crate::state::limits::RateLimit;
+pub use crate::state::limits::{BudgetRule, RateLimit};
+pub use crate::state::tells::Fields;
 
 /// Everything the gate does, as one value. Indices between its lists are checked when it is made.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub struct Plan {
     pub log: Log,
     /// What memory may be used for answers.
     pub cache: Cache,
+    /// What outlives the process.
+    pub state: State,
     /// The APIs.
     pub upstreams: Vec<Upstream>,
     /// Their accounts, of all upstreams in one list.
@@ -57,6 +61,8 @@ pub struct Server {
     pub tls: Option<ServerTls>,
     /// The limit of each peer address that is no declared client.
     pub rate_limit: Option<RateLimit>,
+    /// Which fields tell clients what is left of the account.
+    pub rate_limit_fields: Fields,
     /// How long a request's head may take, from its first byte.
     pub header_timeout: Duration,
     /// How long a request's body may fall silent.
@@ -131,6 +137,15 @@ pub struct Cache {
     pub max_inflight_bytes: usize,
 }
 
+/// `[state]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// Where ledgers are kept; `None`: in memory alone.
+    pub dir: Option<PathBuf>,
+    /// How many gates spend the same accounts, this one included: each has an equal part.
+    pub instances: u32,
+}
+
 /// `[upstreams.NAME]`
 #[derive(Debug)]
 pub struct Upstream {
@@ -172,11 +187,13 @@ pub struct Account {
     /// Credentials sent as query parameters, in declared order.
     pub query: Vec<(String, Credential)>,
     /// What may be spent: all windows must admit. Empty: `quota = "none"`.
-    pub quota: Vec<WindowRule>,
+    pub quota: Vec<QuotaRule>,
     /// The longest a call may wait for the account.
     pub max_wait: Duration,
     /// The most calls that may wait at once.
     pub max_waiting: usize,
+    /// The longest the upstream's word closes the account.
+    pub max_pause: Duration,
     /// What a call costs, in the operator's currency.
     pub price: Option<f64>,
 }
@@ -213,26 +230,17 @@ pub struct Client {
     /// How often it may ask. None for `anonymous`, whose limit is `server.rate_limit`, of each peer address.
     pub rate_limit: Option<RateLimit>,
     /// How many upstream calls it may cause.
-    pub budget: Option<WindowRule>,
+    pub budget: Option<BudgetRule>,
     /// Its share of the accounts when they are contended.
     pub weight: u32,
     /// Whose calls go first.
-    pub priority: Priority,
+    pub priority: Class,
     /// The routes it may use, by place; `None`: all.
     pub routes: Option<Vec<usize>>,
     /// Whether a parameter that cannot be understood is a 400.
     pub strict: bool,
     /// Whether its `cache-control: no-cache` is honoured where the route honours it.
     pub may_refresh: bool,
-}
-
-/// `priority`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Priority {
-    /// Somebody waits for it.
-    Interactive,
-    /// Whenever there is room.
-    Batch,
 }
 
 /// `[[routes]]`
@@ -262,6 +270,8 @@ pub struct Route {
     pub tags: Vec<(Pointer, String)>,
     /// Which parameters say page and size.
     pub pages: Option<Pages>,
+    /// Whether the upstream's 429 closes this route alone, and not its account.
+    pub pauses_alone: bool,
     /// The longest a client waits in all, where it does not say.
     pub timeout: Duration,
 }
@@ -283,6 +293,12 @@ pub struct Pages {
     pub headers: Vec<(Role, HeaderName)>,
     /// How old an item deeper than the first block may be.
     pub settled_ttl: Option<Duration>,
+    /// The most blocks that are asked for to answer one request.
+    pub max_blocks: u32,
+    /// How long a walk may pause.
+    pub walk_idle: Duration,
+    /// How long a walk may last.
+    pub walk_total: Duration,
 }
 
 impl Plan {

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use super::Plan;
 use super::plan::{
-    Account, Client, Credential, ForwardHeaders, Http2, Identity, LogFormat, Methods, Priority, RateLimit,
-    Roots, Route, SecretSource, Upstream,
+    Account, Client, Credential, ForwardHeaders, Http2, Identity, LogFormat, Methods, RateLimit, Roots,
+    Route, SecretSource, Upstream,
 };
+use super::server::FIELDS;
+use super::shown::{budget, quota_window, usable};
 use super::values::{duration_text, size_text};
 use crate::rules::params::{Bare, Below, Kind, OnIgnored, Param, Params, Unknown};
 use crate::rules::reuse::Policy;
 use crate::rules::slices::Pointer;
-use crate::rules::window::WindowRule;
 
 impl Plan {
     /// The whole plan as TOML, for `tollgate check` and `GET /config`. It holds no secret, only where each comes from.
@@ -47,6 +48,8 @@ impl Plan {
         page.text("listen", server.listen);
         page.line("allow_anonymous", server.allow_anonymous);
         page.maybe("rate_limit", server.rate_limit.map(rate));
+        let fields = FIELDS.iter().find(|(_, fields)| *fields == server.rate_limit_fields);
+        page.text("rate_limit_fields", fields.map_or("", |(word, _)| word));
         page.duration("header_timeout", server.header_timeout);
         page.duration("body_timeout", server.body_timeout);
         page.duration("body_total_timeout", server.body_total_timeout);
@@ -80,6 +83,9 @@ impl Plan {
         page.size("max_bytes", usize::try_from(self.cache.max_bytes).unwrap_or(usize::MAX));
         page.size("max_entry_bytes", self.cache.max_entry_bytes);
         page.size("max_inflight_bytes", self.cache.max_inflight_bytes);
+        page.header("[state]");
+        page.maybe("dir", self.state.dir.as_ref().map(|dir| quote(dir.display())));
+        page.line("instances", self.state.instances);
     }
 
     fn client(&self, client: &Client, page: &mut Page) {
@@ -87,9 +93,9 @@ impl Plan {
         page.credential("key", client.key.as_ref());
         page.maybe("certificate", client.certificate.as_deref().map(quote));
         page.maybe("rate_limit", client.rate_limit.map(rate));
-        page.maybe("budget", client.budget.map(window));
+        page.maybe("budget", client.budget.map(budget));
         page.line("weight", client.weight);
-        page.text("priority", if client.priority == Priority::Batch { "batch" } else { "interactive" });
+        page.text("priority", client.priority.as_str());
         let names = |routes: &Vec<usize>| {
             list(routes.iter().filter_map(|route| self.routes.get(*route)).map(|route| route.name.as_str()))
         };
@@ -120,6 +126,7 @@ impl Plan {
             },
         );
         page.duration("timeout", route.timeout);
+        page.text("pauses", if route.pauses_alone { "route" } else { "account" });
         if let Some(params) = &route.params {
             page.text("unknown", if route.unknown == Unknown::Pass { "pass" } else { "drop" });
             page.header("[routes.params]");
@@ -168,11 +175,21 @@ fn describe_account(upstream: &Upstream, account: &Account, page: &mut Page) {
     }
     match &account.quota[..] {
         [] => page.text("quota", "none"),
-        windows => page.line("quota", format_args!("[{}]", joined(windows.iter().copied().map(window)))),
+        windows => page.line("quota", format_args!("[{}]", joined(windows.iter().map(quota_window)))),
     }
     page.duration("max_wait", account.max_wait);
     page.line("max_waiting", account.max_waiting);
+    page.duration("max_pause", account.max_pause);
     page.maybe("price", account.price.map(number));
+    if !account.quota.is_empty() {
+        let usable = |millis| usable(upstream, account, Duration::from_millis(millis));
+        page.comment(&format!(
+            "usable: {:.4} calls a second at 50ms an answer, {:.4} at 200ms, {:.4} at 1s",
+            usable(50),
+            usable(200),
+            usable(1_000)
+        ));
+    }
 }
 
 fn describe_policy(policy: &Policy, tags: &[(Pointer, String)], page: &mut Page) {
@@ -192,6 +209,11 @@ fn describe_policy(policy: &Policy, tags: &[(Pointer, String)], page: &mut Page)
     page.maybe("stale_if_error", policy.stale_if_error.map(duration));
     page.duration("stale_if_unreachable", policy.stale_if_unreachable);
     page.line("honour_request_directives", policy.honour_request_directives);
+    let codings: Vec<_> = policy.compress.iter().map(|coding| coding.as_str()).collect();
+    page.line("compress", list(&codings));
+    let known = Policy::default().identifying;
+    let declared: Vec<_> = policy.identifying.iter().filter(|name| !known.contains(name)).collect();
+    page.maybe("credential_headers", Some(list(&declared)).filter(|_| !declared.is_empty()));
     for (pointer, name) in tags {
         page.text(&format!("tags.{}", key(&pointer.to_string())), name);
     }
@@ -310,7 +332,7 @@ impl Page {
 }
 
 /// A basic string of TOML.
-fn quote(value: impl Display) -> String {
+pub(super) fn quote(value: impl Display) -> String {
     let mut quoted = String::from('"');
     for char in value.to_string().chars() {
         match char {
@@ -338,7 +360,7 @@ fn list(values: impl IntoIterator<Item = impl Display>) -> String {
     format!("[{}]", joined(values.into_iter().map(quote)))
 }
 
-fn duration(value: Duration) -> String {
+pub(super) fn duration(value: Duration) -> String {
     quote(duration_text(value))
 }
 
@@ -348,12 +370,9 @@ fn number(value: f64) -> String {
 }
 
 fn rate(limit: RateLimit) -> String {
-    let RateLimit { requests, per, burst } = limit;
-    format!("{{ requests = {requests}, per = {}, burst = {burst} }}", duration(per))
-}
-
-fn window(rule: WindowRule) -> String {
-    format!("{{ requests = {}, per = {} }}", rule.requests, duration(rule.per))
+    let RateLimit { requests, per, burst, shadow } = limit;
+    let shadow = if shadow { ", shadow = true" } else { "" };
+    format!("{{ requests = {requests}, per = {}, burst = {burst}{shadow} }}", duration(per))
 }
 
 fn name(params: &Params, place: usize) -> String {

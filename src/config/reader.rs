@@ -174,6 +174,7 @@ impl<'a> Table<'a> {
         for entry in self.entries.iter().filter(|entry| !entry.taken) {
             let mut known = self.known.clone();
             known.sort_unstable();
+            known.dedup();
             let known = known.join(", ");
             let expected = if known.is_empty() { "no key here".into() } else { format!("one of {known}") };
             let near = nearest(entry.key, self.known.iter().copied());

@@ -8,6 +8,7 @@ use super::mistakes::Wrong;
 use super::params::{self, Declaration};
 use super::reader::{Item, Table};
 use super::values;
+use crate::model::coding::Coding;
 use crate::rules::reuse::{Overrides, Policy};
 use crate::rules::slices::Pointer;
 
@@ -23,7 +24,15 @@ pub(super) fn read(
     if let Some(item) = overrides.as_ref().filter(|_| ttl.is_none() && ttl_for.is_empty()) {
         item.tell(Wrong::new("sets words aside for a ttl that is not there", "`ttl` or `ttl_for` beside it"));
     }
+    let declared = |item: &Item<'_>| {
+        item.list("header names, such as [\"x-user\"]", |item| {
+            values::header_name(item.text("a header name")?)
+        })
+    };
+    let mut identifying = default.identifying;
+    identifying.extend(table.take("credential_headers", declared).unwrap_or_default());
     let policy = Policy {
+        identifying,
         enabled: table.or("enabled", default.enabled, Item::boolean),
         ttl,
         ttl_for,
@@ -42,6 +51,7 @@ pub(super) fn read(
             default.honour_request_directives,
             Item::boolean,
         ),
+        compress: table.take("compress", codings).unwrap_or_default(),
     };
     let tags = table.take("tags", |item| tags(item, declaration)).unwrap_or_default();
     table.finish();
@@ -60,6 +70,11 @@ fn words(item: &Item<'_>) -> Result<Overrides, Wrong> {
     let words = item.list("a list of \"private\", \"no-cache\" or \"max-age=0\"", values::word(&known))?;
     let has = |word: u8| words.contains(&word);
     Ok(Overrides { private: has(0), no_cache: has(1), max_age_0: has(2) })
+}
+
+fn codings(item: &Item<'_>) -> Result<Vec<Coding>, Wrong> {
+    let known = Coding::ALL.map(|coding| (coding.as_str(), coding));
+    item.list("a list of \"zstd\", \"br\" or \"gzip\"", values::word(&known))
 }
 
 fn tags(item: &Item<'_>, declaration: Option<&Declaration>) -> Result<Vec<(Pointer, String)>, Wrong> {

@@ -20,17 +20,10 @@ pub(super) fn read(root: &mut Table<'_>, upstreams: &[Upstream], accounts: &[Acc
         item.items(expected)?.into_iter().map(|item| item.table(expected)).collect::<Result<Vec<_>, _>>()
     });
     let notes = root.notes;
-    // Keys that this version keeps without acting on them.
-    let mut kept = Vec::new();
     let mut routes: Vec<Route> = Vec::new();
     for table in tables.unwrap_or_default() {
-        let route = read_one(table, upstreams, accounts, &routes, &mut kept);
+        let route = read_one(table, upstreams, accounts, &routes);
         routes.push(route);
-    }
-    kept.sort_unstable();
-    kept.dedup();
-    for name in kept {
-        notes.warn(format!("routes: `{name}` is kept but not acted on yet"));
     }
     if routes.len() > usize::from(u16::MAX) {
         notes.tell(&(0..0), "routes", Wrong::new("are too many", "at most 65,535"));
@@ -43,13 +36,7 @@ pub(super) fn read(root: &mut Table<'_>, upstreams: &[Upstream], accounts: &[Acc
     routes
 }
 
-fn read_one(
-    mut table: Table<'_>,
-    upstreams: &[Upstream],
-    accounts: &[Account],
-    before: &[Route],
-    kept: &mut Vec<String>,
-) -> Route {
+fn read_one(mut table: Table<'_>, upstreams: &[Upstream], accounts: &[Account], before: &[Route]) -> Route {
     let name = table.must("name", "a name that no other route has", |item| route_name(item, before));
     if let Some(name) = &name {
         // The name tells more than the route's number.
@@ -84,8 +71,10 @@ fn read_one(
     }
     let cache = table.table("cache");
     let (cache, tags) = reuse::read(cache, declared.as_ref());
-    kept.extend(pages.iter().flat_map(|pages| &pages.kept).map(|key| format!("pages.{key}")));
-    kept.extend((!tags.is_empty()).then(|| "cache.tags".to_owned()));
+    if pages.is_some() && !cache.compress.is_empty() {
+        let what = "compresses answers that are cut from larger ones";
+        table.notes.tell(&table.at, &table.path, Wrong::new(what, "`cache.compress` or [routes.pages]"));
+    }
     let pages = pages.and_then(|pages| pages.resolve(declared.as_ref()));
     let longest =
         upstream.and_then(|place| upstreams.get(place)).map_or(Duration::ZERO, |upstream| upstream.timeout)
@@ -112,6 +101,7 @@ fn read_one(
         tags,
         pages,
         timeout: table.or("timeout", longest, values::some_time),
+        pauses_alone: table.or("pauses", false, values::word(&[("account", false), ("route", true)])),
     };
     table.finish();
     route

@@ -8,12 +8,12 @@ use http::uri::{Authority, Scheme};
 use super::Environment;
 use super::mistakes::Wrong;
 use super::plan::{Account, Credential, Http2, Upstream};
-use super::reader::{Item, Table};
+use super::quota::quota;
+use super::reader::Table;
 use super::secrets::{Place, credential};
 use super::tls;
-use super::values::{self, Base, Calendar};
+use super::values::{self, Base};
 use crate::rules::breaker;
-use crate::rules::window::WindowRule;
 
 /// All upstreams, and all their accounts in one list.
 pub(super) fn read(root: &mut Table<'_>, environment: &dyn Environment) -> (Vec<Upstream>, Vec<Account>) {
@@ -87,6 +87,7 @@ fn account(name: &str, mut table: Table<'_>, upstream: usize, environment: &dyn 
         quota: quota.unwrap_or_default(),
         max_wait: table.or("max_wait", Duration::from_secs(2), values::duration),
         max_waiting: table.or("max_waiting", 1_000, values::count(0..=1_000_000)),
+        max_pause: table.or("max_pause", Duration::from_secs(300), values::some_time),
         price: table.take("price", |item| {
             let expected = "what a call costs, such as 0.002";
             let price = item.number(expected)?;
@@ -94,9 +95,6 @@ fn account(name: &str, mut table: Table<'_>, upstream: usize, environment: &dyn 
         }),
     };
     table.not_yet("same_data", "one account for each route");
-    if account.price.is_some() {
-        table.notes.warn(format!("{}: `price` is kept but not acted on yet", table.path));
-    }
     table.finish();
     account
 }
@@ -119,18 +117,6 @@ fn credentials<N: PartialEq>(
         list.push((name, credential));
     }
     list
-}
-
-/// `quota`: windows, or `"none"`, which is none.
-fn quota(item: &Item<'_>, expected: &str) -> Result<Vec<WindowRule>, Wrong> {
-    if !item.is_list() {
-        let text = item.text(expected)?;
-        let near = super::mistakes::nearest(text, ["none"]);
-        let wrong = || Wrong::new(format!("{} is no quota", values::quoted(text)), expected).near(near);
-        return if text == "none" { Ok(Vec::new()) } else { Err(wrong()) };
-    }
-    let windows = item.list(expected, values::window(Calendar::Refused))?;
-    if windows.is_empty() { Err(Wrong::new("is an empty list", expected)) } else { Ok(windows) }
 }
 
 fn has_credentials(account: &Account) -> bool {

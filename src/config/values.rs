@@ -14,15 +14,19 @@ use super::mistakes::{Wrong, nearest};
 use super::plan::RateLimit;
 use super::reader::Item;
 use crate::rules::slices::Pointer;
-use crate::rules::window::WindowRule;
 
-const DURATION: &str = "a duration with its unit, such as \"30s\", \"250ms\", \"2m\", \"1h\" or \"1d\"";
+pub(super) const DURATION: &str =
+    "a duration with its unit, such as \"30s\", \"250ms\", \"2m\", \"1h\" or \"1d\"";
 const SIZE: &str = "a size with its unit, such as \"256MiB\", \"8KiB\", \"1MB\" or \"500B\"";
-const SECONDS_PER_DAY: u64 = 86_400;
+pub(super) const SECONDS_PER_DAY: u64 = 86_400;
 
 /// A duration, zero included; at most 366 days.
 pub(super) fn duration(item: &Item<'_>) -> Result<Duration, Wrong> {
-    let text = item.text(DURATION)?;
+    time(item.text(DURATION)?)
+}
+
+/// The same from its text.
+pub(super) fn time(text: &str) -> Result<Duration, Wrong> {
     let (number, unit) = quantity(text);
     let millis = match unit {
         "ms" => 1,
@@ -241,55 +245,13 @@ pub(super) fn rate(item: &Item<'_>) -> Result<RateLimit, Wrong> {
     let requests = table.must("requests", expected, count(1..=1_000_000_000));
     let per = table.must("per", expected, some_time);
     let burst = table.take("burst", count(1..=1_000_000_000));
-    table.not_yet("shadow", "an enforced limit, or none");
+    let shadow = table.or("shadow", false, Item::boolean);
     table.finish();
     let (Some(requests), Some(per)) = (requests, per) else { return Err(Wrong::Told) };
     if per.as_nanos() < u128::from(requests) {
         return Err(Wrong::new("is more than one request each nanosecond", expected));
     }
-    Ok(RateLimit { requests, per, burst: burst.unwrap_or(requests) })
-}
-
-/// What `per = "day"` is in a window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Calendar {
-    /// Not known: windows slide.
-    Refused,
-    /// A sliding window of the same length, which is the stricter of the two.
-    Slides,
-}
-
-/// `{ requests, per }`
-pub(super) fn window(calendar: Calendar) -> impl Fn(&Item<'_>) -> Result<WindowRule, Wrong> {
-    move |item| {
-        let expected = "a window such as { requests = 10, per = \"1s\" }";
-        let mut table = item.table(expected)?;
-        // Each call holds its slot for the length of the window: the number is also a bound of memory.
-        let requests = table.must("requests", expected, count(1..=10_000_000));
-        let per = table.must("per", expected, |item| period(item, calendar));
-        let slides = "{ requests, per } with a sliding per such as \"1s\" or \"24h\"";
-        for key in ["resets", "reserve", "shadow", "count_until"] {
-            table.not_yet(key, slides);
-        }
-        table.finish();
-        let (Some(requests), Some(per)) = (requests, per) else { return Err(Wrong::Told) };
-        Ok(WindowRule { requests, per })
-    }
-}
-
-fn period(item: &Item<'_>, calendar: Calendar) -> Result<Duration, Wrong> {
-    let word = item.text(DURATION)?;
-    let days = match word {
-        "day" => 1,
-        // The longest month: stricter than any calendar's.
-        "month" => 31,
-        _ => return some_time(item),
-    };
-    if calendar == Calendar::Slides {
-        return Ok(Duration::from_secs(days * SECONDS_PER_DAY));
-    }
-    let works = format!("a sliding window, which is stricter, such as \"{}h\"", days * 24);
-    Err(Wrong::new(format!("\"{word}\" is not supported in this version"), works))
+    Ok(RateLimit { requests, per, burst: burst.unwrap_or(requests), shadow })
 }
 
 /// A text as a message quotes it: short, on one line.

@@ -20,7 +20,7 @@ use super::traffic::{Service, Traffic};
 use crate::config::plan::Plan;
 use crate::config::{self, Environment, Mistakes};
 use crate::gateway::{Gateway, Order, Sockets, StartError};
-use crate::rules::window::WindowRule;
+use crate::rules::ledger::QuotaRule;
 
 /// The shipped configuration.
 const CONFIG: &str = include_str!("../../config.toml");
@@ -160,7 +160,7 @@ fn adapt(plan: &mut Plan, options: &Options, upstream: SocketAddr) -> Result<(),
         simulated.authority = upstream.to_string().parse().map_err(|_| DemoError::Address)?;
     }
     for account in &mut plan.accounts {
-        account.quota = vec![WindowRule { requests: 10, per: Duration::from_secs(1) }];
+        account.quota = vec![QuotaRule::sliding(10, Duration::from_secs(1))];
     }
     plan.warnings.clear();
     Ok(())

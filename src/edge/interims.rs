@@ -20,6 +20,8 @@ use crate::model::interim::TakesInterim;
 
 /// What may wait to be written, in bytes; what is more is dropped, as any relay may (RFC 9110 §15.2).
 const MOST_WAITING: usize = 16 << 10;
+/// How many one request is passed; an upstream that says more does not flood its client.
+const MOST_PASSED: usize = 64;
 
 /// A connection's interim responses.
 #[derive(Debug, Default)]
@@ -36,6 +38,8 @@ pub struct Interims {
 #[derive(Debug, Default)]
 struct Queue {
     bytes: BytesMut,
+    /// How many were passed to which request.
+    passed: (u64, usize),
     /// The connection's task.
     task: Option<Waker>,
 }
@@ -46,21 +50,19 @@ impl Interims {
         self.open.store(self.begun.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Release);
     }
 
-    /// Runs a request to its response, which is held back until all that waits before it is written.
-    pub async fn before<T>(&self, response: impl Future<Output = T>) -> T {
+    /// Runs a request to its response, which is held back until all that waits before it is written. Pinned where it
+    /// stands: moved here it would be copied with every request.
+    pub async fn before<T>(&self, mut response: Pin<&mut impl Future<Output = T>>) -> T {
         let mut at_once = true;
-        let response = {
-            let mut response = std::pin::pin!(response);
-            std::future::poll_fn(|cx| {
-                let polled = response.as_mut().poll(cx);
-                if polled.is_pending() {
-                    at_once = false;
-                    self.queue().task = Some(cx.waker().clone());
-                }
-                polled
-            })
-            .await
-        };
+        let response = std::future::poll_fn(|cx| {
+            let polled = response.as_mut().poll(cx);
+            if polled.is_pending() {
+                at_once = false;
+                self.queue().task = Some(cx.waker().clone());
+            }
+            polled
+        })
+        .await;
         self.open.store(0, Ordering::Release);
         // What was answered at once asked nobody who could have said something before.
         if !at_once {
@@ -95,6 +97,11 @@ impl TakesInterim for Interims {
         {
             return;
         }
+        let before = if queue.passed.0 == request { queue.passed.1 } else { 0 };
+        if before == MOST_PASSED {
+            return;
+        }
+        queue.passed = (request, before + 1);
         queue.bytes.extend_from_slice(&head);
         self.waiting.store(true, Ordering::Release);
         if let Some(task) = queue.task.take() {
@@ -206,5 +213,30 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Interleaved<T> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_request_is_passed_so_many_and_the_next_its_own() {
+        let interims = Interims::default();
+        let heads = |interims: &Interims| {
+            let bytes = std::mem::take(&mut interims.queue().bytes);
+            bytes.windows(4).filter(|end| *end == b"\r\n\r\n").count()
+        };
+        interims.take(1, StatusCode::PROCESSING, &HeaderMap::new());
+        assert_eq!(heads(&interims), 0, "nobody asked");
+        for _ in 0..2 {
+            interims.open();
+            let request = interims.current();
+            for _ in 0..2 * MOST_PASSED {
+                interims.take(request, StatusCode::PROCESSING, &HeaderMap::new());
+            }
+            interims.take(request - 1, StatusCode::PROCESSING, &HeaderMap::new());
+            assert_eq!(heads(&interims), MOST_PASSED);
+        }
     }
 }

@@ -26,7 +26,7 @@ use crate::rules::headers::strip_hop_by_hop;
 use crate::rules::message::{distrust, unite_lengths};
 use crate::stages::Stage;
 use crate::state::clock::Clock;
-use crate::state::quota::Grant;
+use crate::state::grant::Grant;
 
 /// What the edge knows of an upstream.
 #[derive(Debug, Clone)]

@@ -1,5 +1,6 @@
 //! A stored response, and what was read from it once so that nothing is parsed again on the way of a hit.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 
 use super::cache_status::Stale;
+use super::coding::Coded;
 use super::fields::Fields;
 use super::moment::Moment;
 
@@ -63,6 +65,8 @@ pub struct Entry {
     pub body: Bytes,
     /// When its head arrived.
     pub arrived: Moment,
+    /// When the call that brought it began: what was erased since must not come back with it.
+    pub asked: Moment,
     /// How old it was on arrival: the larger of `Age` and `Date`'s word (RFC 9111 §4.2.3).
     pub initial_age: Duration,
     /// What the upstream said of its reuse.
@@ -73,6 +77,10 @@ pub struct Entry {
     pub part: Option<Box<Part>>,
     /// The groups it is erased with (RFC 9875), each name as it compares.
     pub groups: Box<[Bytes]>,
+    /// Hashes of further groups, which its items belong to: sorted.
+    pub tags: Box<[u64]>,
+    /// As it is answered, once it was compressed.
+    pub coded: OnceLock<Box<Coded>>,
     /// Somebody refreshes it until this moment.
     refreshing_until: AtomicU64,
     /// The last refresh failed, and until this moment another is not worth a call.
@@ -97,11 +105,14 @@ impl Entry {
             fields,
             body,
             arrived,
+            asked: arrived,
             initial_age,
             facts,
             selectors,
             part: None,
             groups: Box::default(),
+            tags: Box::default(),
+            coded: OnceLock::new(),
             refreshing_until: AtomicU64::new(0),
             failing_until: AtomicU64::new(0),
             expired_at: AtomicU64::new(0),
@@ -119,6 +130,37 @@ impl Entry {
     pub fn with_part(mut self, part: Option<Part>) -> Self {
         self.part = part.map(Box::new);
         self
+    }
+
+    /// The same, brought by a call that began at `asked`.
+    #[must_use]
+    pub fn asked_at(mut self, asked: Moment) -> Self {
+        self.asked = asked;
+        self
+    }
+
+    /// A response that is as old and says the same, with another body.
+    #[must_use]
+    pub fn with_body(&self, body: Bytes) -> Self {
+        let parts = (self.status, self.fields.clone(), body);
+        let selectors = self.selectors.clone();
+        Self::new(parts, self.arrived, self.initial_age, self.facts, selectors)
+            .asked_at(self.asked)
+            .with_groups(self.groups.clone())
+            .with_tags(self.tags.clone())
+    }
+
+    /// The same, its items members of the groups with these hashes.
+    #[must_use]
+    pub fn with_tags(mut self, mut tags: Box<[u64]>) -> Self {
+        tags.sort_unstable();
+        self.tags = tags;
+        self
+    }
+
+    /// Whether it, or an item of it, belongs to `group`, whose hash is `tag`.
+    pub fn belongs(&self, group: &Bytes, tag: u64) -> bool {
+        self.groups.contains(group) || self.tags.binary_search(&tag).is_ok()
     }
 
     /// The same, a member of these groups.
@@ -177,6 +219,12 @@ impl Entry {
             + size_of::<Self>()
             + self.part.as_ref().map_or(0, |part| size_of::<Part>() + part.asked.len())
             + self.groups.iter().map(|group| size_of::<Bytes>() + group.len()).sum::<usize>()
+            + size_of_val(&*self.tags)
+            + self.coded.get().map_or(0, |coded| {
+                let others: usize = coded.others.iter().map(|(_, entry)| entry.size()).sum();
+                // The plain one's body is this one's.
+                others + coded.plain.size() - self.body.len()
+            })
             + self
                 .selectors
                 .iter()

@@ -1,8 +1,8 @@
 //! ★ A request, and what it turns into: each type is what the next stage may rely on.
 //!
 //! ```text
-//! Arrival → Known → Routed → Ask → Fetch → Call → Granted → Signed
-//!    who?     where?   what?   from memory?  now?    with which secret?
+//! Arrival → Known → Routed → Ask → Block → Fetch → Call → Granted → Signed
+//!    who?     where?   what?   which items?   from memory?  now?    with which secret?
 //! ```
 //!
 //! A stage takes one of these and hands on the next, so a stage in the wrong place does not compile. What comes
@@ -10,28 +10,22 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderValue};
-use http::{Method, StatusCode, Uri, Version};
+use http::{Method, Uri, Version};
 
+pub use super::answer::{Answer, Content, Passed, Timing};
 use super::body::Body;
-use super::cache_status::{CacheStatus, Why};
+use super::cache_status::Why;
 use super::entry::Entry;
+pub use super::ids::{ClientId, RouteId};
 use super::interim::Interim;
 use super::key::Key;
 use super::moment::Moment;
 use super::secret::Secret;
 use super::sent::Sent;
 use super::short::Short;
-
-/// A declared client, by its place in the plan; 0 is `anonymous`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClientId(pub u16);
-
-/// A route, by its place in the plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RouteId(pub u16);
+use super::urgency::{Class, Urgency};
 
 /// A request as it came in: a head that parsed, a body that may still arrive, and from where.
 #[derive(Debug)]
@@ -125,6 +119,8 @@ pub struct Question {
     pub changes: Vec<(u16, &'static str)>,
     /// Which part of a collection is asked for, where the route declares pages.
     pub window: Option<Window>,
+    /// The collection: the key of all its windows alike.
+    pub collection: Option<Key>,
 }
 
 /// What a client asks of a collection.
@@ -163,6 +159,34 @@ pub struct Ask {
     pub peer: SocketAddr,
     /// Where its interim responses go.
     pub interim: Option<Interim>,
+    /// The token of the walk it goes on with, as it came.
+    pub walk: Option<HeaderValue>,
+}
+
+/// An ask for a block of a collection, or for whatever was asked.
+#[derive(Debug)]
+pub struct Block {
+    /// What is asked.
+    pub ask: Ask,
+    /// How new the answer must be.
+    pub demand: Demand,
+}
+
+/// How new an answer must be. Only `pages` asks for blocks that are newer than others: what is below it never mixes the
+/// states of a list.
+#[derive(Debug)]
+pub enum Demand {
+    /// What was asked, as it was asked.
+    AsAsked,
+    /// A block nothing is held of, as new as the rules of its route want it.
+    Fresh,
+    /// A block that arrived after this moment.
+    Newer {
+        /// When the block that is held arrived.
+        than: Moment,
+        /// The answer it came as, where it answered the same question: a 304 says that it still holds.
+        validates: Option<Arc<Entry>>,
+    },
 }
 
 /// What the cache could not answer: to be fetched.
@@ -180,13 +204,15 @@ pub struct Fetch {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
+    /// Whose calls go first.
+    pub class: Class,
     /// When whoever waits stops waiting.
     pub deadline: Moment,
     /// Whether the client itself said so, and not its route.
     pub hurried: bool,
     /// Whether one call may serve everyone who asks the same.
     pub sharing: Sharing,
-    /// What the call asks about: a 304 says that this still holds.
+    /// What the call asks about: a 304 says that this still holds, a 206 completes it where it is a part.
     pub validates: Option<Arc<Entry>>,
     /// Where its interim responses go.
     pub interim: Option<Interim>,
@@ -224,11 +250,13 @@ pub struct Call {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
-    /// Until when it may wait for a grant; once sent, the upstream's own timeout counts.
-    pub deadline: Moment,
+    /// How urgently and until when it waits for a grant; once sent, the upstream's own timeout counts.
+    pub urgency: Arc<Urgency>,
+    /// Whether it was sent before and is sent again.
+    pub again: bool,
     /// Whether the answer may be kept.
     pub keep: bool,
-    /// What the call asks about: a 304 says that this still holds.
+    /// What the call asks about: a 304 says that this still holds, a 206 completes it where it is a part.
     pub validates: Option<Arc<Entry>>,
     /// Where its interim responses go.
     pub interim: Option<Interim>,
@@ -265,62 +293,6 @@ pub struct Signed<G> {
     pub why: Why,
     /// Its place; given back when the answer has ended.
     pub grant: G,
-}
-
-/// What a client gets when nothing went wrong at the gate: an upstream's own error is an answer too.
-#[derive(Debug)]
-pub struct Answer {
-    /// What is answered.
-    pub content: Content,
-    /// How the cache took part (RFC 9211).
-    pub cache: CacheStatus,
-    /// Where the time went.
-    pub timing: Timing,
-}
-
-/// What is answered.
-#[derive(Debug)]
-pub enum Content {
-    /// A response that is all here and may be shared, of this age.
-    Held(Arc<Entry>, Duration),
-    /// A response that is nobody else's.
-    Passed(Passed),
-}
-
-/// A response that is passed on as it comes.
-#[derive(Debug)]
-pub struct Passed {
-    /// Its status.
-    pub status: StatusCode,
-    /// Its fields, without those of the upstream's connection.
-    pub headers: HeaderMap,
-    /// Its body.
-    pub body: Body,
-    /// When its head arrived.
-    pub arrived: Moment,
-}
-
-/// Where an answer's time went, the gate's own aside.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Timing {
-    /// Waiting for a grant or for somebody else's call.
-    pub wait: Duration,
-    /// From the call's first byte to its answer's head.
-    pub upstream: Option<Duration>,
-}
-
-impl ClientId {
-    /// Its place in lists of clients.
-    pub fn place(self) -> usize {
-        usize::from(self.0)
-    }
-}
-
-impl RouteId {
-    /// Its place in lists of routes.
-    pub fn place(self) -> usize {
-        usize::from(self.0)
-    }
 }
 
 impl RequestId {
@@ -362,33 +334,52 @@ impl Notes {
     }
 }
 
+impl From<Ask> for Block {
+    /// What was asked, as it was asked.
+    fn from(ask: Ask) -> Self {
+        Self { ask, demand: Demand::AsAsked }
+    }
+}
+
 impl From<Fetch> for Call {
     /// The call that a fetch needs; its answer may be kept unless the fetch says otherwise.
     fn from(fetch: Fetch) -> Self {
         let keep = !matches!(fetch.sharing, Sharing::Alone { keep: false });
-        let Fetch {
-            client, route, method, question, headers, body, deadline, validates, interim, why, ..
-        } = fetch;
-        let sent = Sent::default();
-        Self { client, route, method, question, headers, body, deadline, keep, validates, interim, sent, why }
+        Self {
+            keep,
+            urgency: Urgency::new(fetch.class, fetch.deadline),
+            again: false,
+            sent: Sent::default(),
+            client: fetch.client,
+            route: fetch.route,
+            method: fetch.method,
+            question: fetch.question,
+            headers: fetch.headers,
+            body: fetch.body,
+            validates: fetch.validates,
+            interim: fetch.interim,
+            why: fetch.why,
+        }
     }
 }
 
-impl Answer {
-    /// The gate's own answer.
-    pub fn own(status: StatusCode, headers: HeaderMap, body: Body, now: Moment) -> Self {
-        Self {
-            content: Content::Passed(Passed { status, headers, body, arrived: now }),
-            cache: CacheStatus::Own,
-            timing: Timing::default(),
-        }
-    }
-
-    /// The status, held or passed.
-    pub fn status(&self) -> StatusCode {
-        match &self.content {
-            Content::Held(entry, _) => entry.status,
-            Content::Passed(passed) => passed.status,
-        }
+impl Call {
+    /// The same call once more, if its body can be sent twice.
+    pub fn again(&self) -> Option<Self> {
+        self.body.is_empty().then(|| Self {
+            client: self.client,
+            route: self.route,
+            method: self.method.clone(),
+            question: self.question.clone(),
+            headers: self.headers.clone(),
+            body: Body::Empty,
+            urgency: self.urgency.clone(),
+            again: true,
+            keep: self.keep,
+            validates: self.validates.clone(),
+            interim: self.interim.clone(),
+            sent: self.sent.clone(),
+            why: self.why,
+        })
     }
 }

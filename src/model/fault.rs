@@ -110,14 +110,20 @@ faults! {
     NoTunnel = METHOD_NOT_ALLOWED, "no-tunnel", Client, false, Info, "The gate opens no tunnels.";
     /// A transfer coding other than `chunked`.
     CodingUnknown = NOT_IMPLEMENTED, "transfer-coding-unknown", Client, false, Info, "The gate does not know this transfer coding.";
+    /// The walk that the token names cannot go on.
+    WalkEnded = GONE, "walk-ended", Client, false, Info, "This walk has ended; start again at page 1.";
     /// The client asked more often than its own limit allows.
     ClientLimit = TOO_MANY_REQUESTS, "client-limit", Quota, false, Info, "This client asks more often than it may.";
     /// The account's quota is spent and waiting would not help in time.
     QuotaExceeded = TOO_MANY_REQUESTS, "quota-exceeded", Quota, false, Info, "The account's quota is spent for now.";
+    /// The upstream, or an operator, closed the account for a while.
+    AccountPaused = TOO_MANY_REQUESTS, "account-paused", Quota, false, Info, "The account is paused.";
     /// The client has caused as many upstream calls as it may.
     BudgetSpent = TOO_MANY_REQUESTS, "budget-spent", Quota, false, Info, "This client has caused as many upstream calls as it may for now.";
     /// The answer did not come within the time the client gave.
     ClientTimeout = GATEWAY_TIMEOUT, "client-timeout", Client, false, Info, "The answer did not come within the client's own time.";
+    /// What would be spent of the account cannot be written down.
+    LedgerUnwritable = SERVICE_UNAVAILABLE, "ledger-unwritable", Gateway, false, Error, "The gate cannot write down what it would spend.";
     /// As many asks as may wait for the account already do.
     QueueFull = SERVICE_UNAVAILABLE, "queue-full", Quota, false, Warn, "Too many requests wait for the account.";
     /// The client allowed answers from the cache alone and there is none.

@@ -139,6 +139,16 @@ impl Fields {
         self.value(name).map(HeaderValue::as_bytes)
     }
 
+    /// Every value of `name`.
+    pub fn all<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a HeaderValue> {
+        self.shape
+            .names
+            .iter()
+            .zip(&self.values)
+            .filter(move |(held, _)| *held == name)
+            .map(|(_, value)| value)
+    }
+
     /// The first value of `name`.
     pub fn value(&self, name: &HeaderName) -> Option<&HeaderValue> {
         let at = self.shape.names.iter().position(|held| held == name)?;

@@ -2,20 +2,25 @@
 //!
 //! [`exchange`] is the file to read first: a request is a value that changes type as it is understood.
 
+pub mod answer;
 pub mod body;
 pub mod cache_status;
+pub mod coding;
 pub mod entry;
 pub mod exchange;
 pub mod fault;
 pub mod fields;
+pub mod ids;
 pub mod interim;
 pub mod key;
 pub mod moment;
 pub mod secret;
 pub mod sent;
 pub mod short;
+pub mod urgency;
 
 pub use body::{Body, BodyError};
+pub use coding::Coding;
 pub use entry::Entry;
 pub use fault::{Fault, FaultKind};
 pub use fields::Fields;

@@ -47,6 +47,11 @@ impl Addresses {
         self.0.get(route.place()).map_or(Vec::new(), |place| place.reading.tags(target))
     }
 
+    /// Hashes of the groups that the items of an answer belong to.
+    pub fn item_tags(&self, route: RouteId, body: &Bytes) -> Box<[u64]> {
+        self.0.get(route.place()).map_or(Box::default(), |place| place.reading.item_tags(body))
+    }
+
     /// The upstream's name on `route`: groups of responses are its own.
     pub fn origin(&self, route: RouteId) -> &[u8] {
         self.0.get(route.place()).map_or(&[], |place| &place.reading.scope[0])
@@ -65,7 +70,9 @@ impl Addresses {
         self.0
             .iter()
             .filter(|place| place.scheme == of.scheme && place.authority == of.authority)
-            .filter_map(move |place| Some(place.reading.read(&place.reading.path_of(&path)?, &query).0.key))
+            .filter_map(move |place| Some(place.reading.read(&place.reading.path_of(&path)?, &query).0))
+            // A window that changed is part of a collection that did.
+            .flat_map(|question| std::iter::once(question.key).chain(question.collection))
     }
 }
 
@@ -151,6 +158,7 @@ mod tests {
                 base_path: base.into(),
                 upstream_path: None,
                 params: None,
+                items: std::sync::Arc::default(),
                 window: None,
                 credentials: Vec::new(),
             },

@@ -19,6 +19,8 @@ pub struct Directives {
     pub private_fields: Vec<HeaderName>,
     /// `public`.
     pub public: bool,
+    /// `no-transform`.
+    pub no_transform: bool,
     /// `must-revalidate`.
     pub must_revalidate: bool,
     /// `proxy-revalidate`.
@@ -65,6 +67,7 @@ impl Directives {
                 b"no-cache" => self.no_cache |= !names(argument, &mut self.no_cache_fields),
                 b"private" => self.private |= !names(argument, &mut self.private_fields),
                 b"public" => self.public = true,
+                b"no-transform" => self.no_transform = true,
                 b"must-revalidate" => self.must_revalidate = true,
                 b"proxy-revalidate" => self.proxy_revalidate = true,
                 b"must-understand" => self.must_understand = true,
@@ -158,7 +161,9 @@ fn member_end(list: &[u8]) -> usize {
             _ => {}
         }
     }
-    list.len()
+    // Quotes that never close hold nothing: what follows them could be the word that forbids.
+    let first = || list.iter().position(|&byte| byte == b',').unwrap_or(list.len());
+    if quoted { first() } else { list.len() }
 }
 
 #[cfg(test)]
@@ -191,6 +196,17 @@ mod tests {
             (&["max-age"], age(0)),
             (&["a=\"x, max-age=5\", max-age=60"], age(60)),
             (&["a=\"x\\\", max-age=5\", max-age=60"], age(60)),
+            (&["a=\"x, max-age=5"], age(5)),
+            (&["max-age=\"60, b"], age(0)),
+            (&["max-age=60;max-age=10"], age(0)),
+            (&["max-age=+60"], age(0)),
+            (&["max-age=0x3c"], age(0)),
+            (&["max-age='60'"], age(0)),
+            (&["max-age=\"\""], age(0)),
+            (&["max-age=060"], age(60)),
+            (&["max-age=60 "], age(60)),
+            (&["max-age\t=\t60"], age(60)),
+            (&["max-age=6 0"], age(0)),
             (&["xmax-age=5"], None),
             (&[""], None),
         ] {
@@ -199,6 +215,7 @@ mod tests {
         let all = read(&["no-store, private=\"x\", no-cache=\"a, b\", must-revalidate"]);
         assert!(all.no_store && !all.private && !all.no_cache && all.must_revalidate && !all.public);
         assert_eq!((all.private_fields.len(), all.no_cache_fields.len()), (1, 2));
+        assert!(read(&["community=\"UCI, no-store"]).no_store, "an open quote hides no word that forbids");
         let all = read(&["private=\"\", no-cache=\"a b\", no-cache=\"c\""]);
         assert!(all.private && all.no_cache);
     }

@@ -1,6 +1,9 @@
 //! Groups of responses that are erased together: `Cache-Groups` (RFC 9875) and the older `Surrogate-Key`.
 
+use std::hash::BuildHasher as _;
+
 use bytes::Bytes;
+use foldhash::quality::FixedState;
 use http::header::{HeaderMap, HeaderName};
 use sfv::{BareItem, List, ListEntry, Parser};
 
@@ -32,6 +35,11 @@ pub fn invalidated(headers: &HeaderMap, origin: &[u8]) -> Vec<Bytes> {
 /// How `group` of `origin` compares: NUL stands in neither.
 pub fn scoped(origin: &[u8], group: &[u8]) -> Bytes {
     [origin, group].join(&0).into()
+}
+
+/// A hash to know a group by where there is no room for its name: of some 2³² that are kept, two are alike.
+pub fn tag(group: &[u8]) -> u64 {
+    FixedState::with_seed(0x7a65).hash_one(group)
 }
 
 /// A list of strings, without the parameters of its members; a field that is none counts as absent.

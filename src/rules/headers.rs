@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Version};
 
+use super::message::forwards_left;
 use super::vary;
 
 /// The request fields that go upstream.
@@ -32,7 +33,7 @@ const HOP_BY_HOP: [HeaderName; 11] = [
 ];
 
 /// Fields of a request that the gate makes itself or answers itself.
-const OURS: [HeaderName; 8] = [
+const OURS: [HeaderName; 9] = [
     header::HOST,
     header::CONTENT_LENGTH,
     header::EXPECT,
@@ -40,6 +41,7 @@ const OURS: [HeaderName; 8] = [
     header::VIA,
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("tollgate-timeout"),
+    HeaderName::from_static("tollgate-walk"),
     HeaderName::from_static("x-tollgate-key"),
 ];
 
@@ -48,33 +50,72 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// A route's rule for request fields: what it allows, and the names its credentials take.
 #[derive(Debug, Clone)]
 pub struct Forwarding {
-    /// The fields the route allows.
-    pub allowed: ForwardHeaders,
+    /// The fields the route allows; of a list only those that may ever cross.
+    allowed: ForwardHeaders,
     /// Names under which credentials are injected: no copy or look-alike of the client's passes.
-    pub credentials: Vec<HeaderName>,
+    credentials: Vec<HeaderName>,
 }
 
 impl Forwarding {
-    /// The fields of a request that go upstream.
-    pub fn of(&self, headers: &HeaderMap) -> HeaderMap {
-        forwardable(headers, &self.allowed, &self.credentials)
+    /// The rule of a route that allows these fields and injects credentials under these names.
+    pub fn new(mut allowed: ForwardHeaders, credentials: Vec<HeaderName>) -> Self {
+        if let ForwardHeaders::List(names) = &mut allowed {
+            names.retain(|name| may_cross(name, &[], &credentials));
+        }
+        Self { allowed, credentials }
     }
 
-    /// The same for a request by an unsafe method: by its `Idempotency-Key` the upstream knows a repetition, so that
-    /// field passes wherever such requests do.
-    pub fn of_unsafe(&self, headers: &HeaderMap) -> HeaderMap {
-        let mut forwarded = self.of(headers);
-        if let Some(key) = headers.get(IDEMPOTENCY_KEY)
-            && may_cross(&IDEMPOTENCY_KEY, &connection_options(headers), &self.credentials)
-        {
-            forwarded.insert(IDEMPOTENCY_KEY, key.clone());
+    /// Of a request's fields those that go upstream: allowed by the route and let across.
+    pub fn of(&self, headers: &HeaderMap) -> HeaderMap {
+        let listed = connection_options(headers);
+        let mut forwarded = HeaderMap::new();
+        match &self.allowed {
+            ForwardHeaders::All => {
+                let passes = |name: &HeaderName| may_cross(name, &listed, &self.credentials);
+                for (name, value) in headers.iter().filter(|(name, _)| passes(name)) {
+                    forwarded.append(name.clone(), value.clone());
+                }
+            }
+            ForwardHeaders::List(names) => {
+                for name in names.iter().filter(|name| !listed.contains(name)) {
+                    for value in headers.get_all(name) {
+                        forwarded.append(name.clone(), value.clone());
+                    }
+                }
+            }
         }
         forwarded
     }
 
+    /// The fields of a request by `method`, in `version`, and those that whoever passes it on must add.
+    pub fn of_request(&self, method: &Method, version: Version, headers: &HeaderMap) -> HeaderMap {
+        let mut forwarded = self.of(headers);
+        // By its `Idempotency-Key` the upstream knows a repetition, so that field passes wherever unsafe requests do.
+        if !method.is_safe()
+            && let Some(key) = headers.get(IDEMPOTENCY_KEY)
+            && may_cross(&IDEMPOTENCY_KEY, &connection_options(headers), &self.credentials)
+        {
+            forwarded.insert(IDEMPOTENCY_KEY, key.clone());
+        }
+        if let Some(left) = forwards_left(method, headers) {
+            forwarded.insert(header::MAX_FORWARDS, left.saturating_sub(1).into());
+        }
+        forwarded.insert(header::VIA, self.via(version, headers));
+        forwarded
+    }
+
+    /// Whether a field of this name may go upstream at all.
+    pub fn may_send(&self, name: &HeaderName) -> bool {
+        let allowed = match &self.allowed {
+            ForwardHeaders::All => true,
+            ForwardHeaders::List(names) => names.contains(name),
+        };
+        allowed && may_cross(name, &[], &self.credentials)
+    }
+
     /// "… an HTTP-to-HTTP gateway MUST send an appropriate Via header field in each inbound request message" (RFC 9110
     /// §7.6.3): the version the request came in, behind those it passed before where the route passes every field.
-    pub fn via(&self, headers: &HeaderMap, version: Version) -> HeaderValue {
+    fn via(&self, version: Version, headers: &HeaderMap) -> HeaderValue {
         let own = match version {
             Version::HTTP_10 => "1.0 tollgate",
             Version::HTTP_2 => "2 tollgate",
@@ -89,45 +130,37 @@ impl Forwarding {
     /// What goes upstream of the field `name`, all its lines as one: the same as in [`Forwarding::of`], without making
     /// a map.
     pub fn sent<'a>(&self, headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
-        let allowed = match &self.allowed {
-            ForwardHeaders::All => true,
-            ForwardHeaders::List(names) => names.contains(name),
-        };
         // Cheapest first: most fields are not allowed or not there.
-        let value = vary::combined(headers, name).filter(|_| allowed)?;
-        may_cross(name, &connection_options(headers), &self.credentials).then_some(value)
+        match &self.allowed {
+            ForwardHeaders::List(names) if !names.contains(name) => None,
+            ForwardHeaders::List(_) => {
+                vary::combined(headers, name).filter(|_| !connection_options(headers).contains(name))
+            }
+            ForwardHeaders::All => vary::combined(headers, name)
+                .filter(|_| may_cross(name, &connection_options(headers), &self.credentials)),
+        }
     }
 }
 
-/// Of a request's fields those that may go upstream: allowed by the route, end-to-end, not named in `Connection`, and
-/// no copy or look-alike of a credential.
-fn forwardable(headers: &HeaderMap, allowed: &ForwardHeaders, credentials: &[HeaderName]) -> HeaderMap {
-    let listed = connection_options(headers);
-    let passes = |name: &HeaderName| may_cross(name, &listed, credentials);
-    let mut forwarded = HeaderMap::new();
-    match allowed {
-        ForwardHeaders::All => {
-            for (name, value) in headers.iter().filter(|(name, _)| passes(name)) {
-                forwarded.append(name.clone(), value.clone());
-            }
-        }
-        ForwardHeaders::List(names) => {
-            for name in names.iter().filter(|name| passes(name)) {
-                for value in headers.get_all(name) {
-                    forwarded.append(name.clone(), value.clone());
-                }
-            }
-        }
-    }
-    forwarded
-}
-
+/// Whether a field may go upstream: end-to-end, not `listed` in `Connection`, and no copy or look-alike of a credential.
 fn may_cross(name: &HeaderName, listed: &[HeaderName], credentials: &[HeaderName]) -> bool {
     !HOP_BY_HOP.contains(name)
         && !OURS.contains(name)
         && !listed.contains(name)
         && !is_twin_of_ours(name)
         && !credentials.iter().any(|credential| looks_like(name.as_str(), credential.as_str()))
+}
+
+/// Removes from fields that are kept what speaks of the account's limits at one moment: `RateLimit`, `RateLimit-Policy`,
+/// and the older ones that many send.
+pub fn strip_limits(headers: &mut HeaderMap) {
+    let speaks = |name: &&HeaderName| {
+        ["ratelimit", "x-ratelimit", "x-rate-limit"].iter().any(|word| name.as_str().starts_with(word))
+    };
+    let spoken: Vec<HeaderName> = headers.keys().filter(speaks).cloned().collect();
+    for name in spoken {
+        headers.remove(name);
+    }
 }
 
 /// Whether some server would take a field for one of a connection, of its framing, or of the gate's own:
@@ -190,11 +223,12 @@ fn without_guilty_parameters(location: &HeaderValue, secrets: &[&[u8]]) -> Optio
 }
 
 fn shows(value: &[u8], secrets: &[&[u8]]) -> bool {
-    let decoded: Vec<u8> = percent_encoding::percent_decode(value).collect();
+    let shown = |value: &[u8]| secrets.iter().any(|secret| contains(value, secret));
+    let decoded = |value: &[u8]| shown(&percent_encoding::percent_decode(value).collect::<Vec<u8>>());
     // As a form writes it: a space is a `+`, and a `+` is encoded.
-    let spaced: Vec<u8> = value.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect();
-    let form: Vec<u8> = percent_encoding::percent_decode(&spaced).collect();
-    secrets.iter().any(|secret| [value, &decoded, &form].iter().any(|shown| contains(shown, secret)))
+    let spaced = || value.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect::<Vec<u8>>();
+    // Few values are encoded in any way, and those that are not decode to themselves.
+    shown(value) || (value.contains(&b'%') && decoded(value)) || (value.contains(&b'+') && decoded(&spaced()))
 }
 
 /// Whether `secret` stands in `value`. A short secret counts only as a whole word: `12` is not shown by `2012`.
@@ -203,12 +237,14 @@ fn contains(value: &[u8], secret: &[u8]) -> bool {
     if secret.is_empty() {
         return false;
     }
+    if secret.len() >= SHORT {
+        return memchr::memmem::find(value, secret).is_some();
+    }
     let is_word = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     value.windows(secret.len()).enumerate().any(|(at, window)| {
         window == secret
-            && (secret.len() >= SHORT
-                || !(is_word(at.checked_sub(1).and_then(|before| value.get(before)))
-                    || is_word(value.get(at + secret.len()))))
+            && !is_word(at.checked_sub(1).and_then(|before| value.get(before)))
+            && !is_word(value.get(at + secret.len()))
     })
 }
 
@@ -258,11 +294,11 @@ mod tests {
             ("content-length", "3"),
             ("x-other", "1"),
         ]);
-        let all = forwardable(&sent, &ForwardHeaders::All, &credentials);
+        let all = Forwarding::new(ForwardHeaders::All, credentials.to_vec()).of(&sent);
         assert_eq!(names(&all), ["accept", "x-other"]);
         assert_eq!(all.get_all("accept").iter().count(), 2);
         let list = ForwardHeaders::List(vec![header::ACCEPT, HeaderName::from_static("api-key"), header::TE]);
-        assert_eq!(names(&forwardable(&sent, &list, &credentials)), ["accept"]);
+        assert_eq!(names(&Forwarding::new(list, credentials.to_vec()).of(&sent)), ["accept"]);
     }
 
     #[test]

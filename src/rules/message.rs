@@ -160,11 +160,12 @@ pub fn is_host(text: &str) -> bool {
 
 /// What a registered name is written with (RFC 3986 §3.2.2), percent signs included.
 fn is_of_a_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&byte)
+    // Letters, digits and dots are nearly all there is; the rest is looked for.
+    byte.is_ascii_alphanumeric() || byte == b'.' || b"-_~%!$&'()*+;=".contains(&byte)
 }
 
 fn without_port(authority: &str) -> &str {
-    match authority.rfind(':') {
+    match memchr::memrchr(b':', authority.as_bytes()) {
         Some(at) if !authority.ends_with(']') => authority.get(..at).unwrap_or_default(),
         _ => authority,
     }

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
 
-use super::validators::Tag;
+use super::validators::{self, Tag};
 use crate::model::entry::{Entry, Part, Span};
 
 /// "A server that supports range requests MAY ignore or reject a Range header field that contains an invalid
@@ -94,6 +94,7 @@ fn to_usize(range: &Range<u64>) -> Option<Range<usize>> {
 /// §15.3.7).
 pub fn partial(entry: &Entry, pieces: &[Range<usize>]) -> (StatusCode, HeaderMap, Bytes) {
     let mut fields = entry.fields.to_map(4);
+    validators::remove_digests(&mut fields);
     let body = match pieces {
         [piece] => {
             set(&mut fields, header::CONTENT_RANGE, &content_range(piece, entry.body.len()));
@@ -219,11 +220,41 @@ pub fn of_part(entry: &Entry, within: &Within) -> (StatusCode, HeaderMap, Bytes)
     let body = match within {
         Within::Same => entry.body.clone(),
         Within::Cut { cut, at, complete } => {
+            validators::remove_digests(&mut fields);
             set(&mut fields, header::CONTENT_RANGE, &format!("bytes {}-{}/{complete}", at.start, at.end - 1));
             entry.body.slice(cut.clone())
         }
     };
     (StatusCode::PARTIAL_CONTENT, fields, body)
+}
+
+/// Asks for what a part lacks, on the condition that it is still a part of the same: "A cache MAY complete a stored
+/// incomplete response by making a subsequent range request" (RFC 9111 §3.3), under a strong validator (§3.4). Where
+/// more than one piece is missing the whole is asked for.
+pub fn ask_for_rest(headers: &mut HeaderMap, entry: &Entry) {
+    if let Some((range, tag)) = rest(entry) {
+        headers.insert(header::RANGE, range);
+        headers.insert(header::IF_RANGE, tag);
+    }
+}
+
+/// Whether a part can be completed by one more.
+pub fn is_completable(entry: &Entry) -> bool {
+    rest(entry).is_some()
+}
+
+/// The `Range` and the `If-Range` that complete a part.
+fn rest(entry: &Entry) -> Option<(HeaderValue, HeaderValue)> {
+    let Span { first, complete } = entry.part.as_deref()?.span?;
+    let tag = entry.fields.value(&header::ETAG)?;
+    let strong = Tag::parse(tag.as_bytes()).is_some_and(|tag| !tag.weak);
+    let end = first + entry.body.len() as u64;
+    let range = match first {
+        0 if end < complete => format!("bytes={end}-"),
+        1.. if end == complete => format!("bytes=0-{}", first - 1),
+        _ => return None,
+    };
+    strong.then_some((HeaderValue::try_from(range).ok()?, tag.clone()))
 }
 
 /// Two parts as one, which parts may become that "all share the same strong validator" (RFC 9111 §3.4; RFC 9110
@@ -255,6 +286,7 @@ pub fn combined(held: &Entry, new: &Entry) -> Option<Entry> {
 /// `new` with another body, which lies at `span`.
 fn joined(new: &Entry, span: Span, body: Bytes) -> Entry {
     let mut fields = new.fields.to_map(0);
+    validators::remove_digests(&mut fields);
     let end = span.first + body.len() as u64;
     let whole = span.first == 0 && end == span.complete;
     let (status, part) = if whole {

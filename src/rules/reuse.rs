@@ -39,8 +39,9 @@ pub struct Exchange<'a> {
 pub enum Admission {
     /// To be kept, with these facts.
     Keep(Kept),
-    /// A failure that says nothing of its own requester: to be told to everyone who waits, and kept for nobody.
-    Share,
+    /// A failure that says nothing of its own requester: to be told to everyone who waits and would select it, and kept
+    /// for nobody.
+    Share(Selectors),
     /// Not to be kept, and nobody else's.
     Refuse(Refusal),
 }
@@ -84,7 +85,11 @@ pub enum Refusal {
 /// Whether a response may be kept, or at least shared.
 pub fn admit(policy: &Policy, exchange: Exchange<'_>) -> Admission {
     match judge(policy, exchange) {
-        Admission::Refuse(refusal) if is_shared_failure(refusal, exchange) => Admission::Share,
+        Admission::Refuse(refusal) if is_shared_failure(policy, refusal, exchange) => {
+            // Told to those who would have been told the same.
+            vary::selectors(exchange.headers, exchange.sent)
+                .map_or(Admission::Refuse(Refusal::VaryStar), Admission::Share)
+        }
         admission => admission,
     }
 }
@@ -92,12 +97,12 @@ pub fn admit(policy: &Policy, exchange: Exchange<'_>) -> Admission {
 /// Whether an error that is not kept may be told to everyone who waits for it: each would only make the same call again
 /// to learn the same. Not what speaks of one requester; and `no-store` sets aside only for an upstream that fails,
 /// which a herd would otherwise finish off.
-fn is_shared_failure(refusal: Refusal, exchange: Exchange<'_>) -> bool {
+fn is_shared_failure(policy: &Policy, refusal: Refusal, exchange: Exchange<'_>) -> bool {
     let Exchange { method, sent, status, headers, .. } = exchange;
     let failing = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
     let about_the_question =
-        status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 407 | 416 | 428 | 431);
-    let about_one = headers.contains_key(header::SET_COOKIE) || has_credentials(sent);
+        status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 406 | 407 | 412 | 416 | 428 | 431);
+    let about_one = headers.contains_key(header::SET_COOKIE) || policy.identifies(sent);
     *method == Method::GET
         && !about_one
         && match refusal {
@@ -105,10 +110,6 @@ fn is_shared_failure(refusal: Refusal, exchange: Exchange<'_>) -> bool {
             Refusal::NoStore => failing,
             _ => false,
         }
-}
-
-fn has_credentials(sent: &HeaderMap) -> bool {
-    sent.contains_key(header::AUTHORIZATION) || sent.contains_key(header::COOKIE)
 }
 
 fn judge(policy: &Policy, exchange: Exchange<'_>) -> Admission {
@@ -147,8 +148,9 @@ fn judge(policy: &Policy, exchange: Exchange<'_>) -> Admission {
         return Refuse(Refusal::Private);
     }
     // "if the cache is shared: the Authorization header field is not present in the request … or a response directive
-    // is present that explicitly allows shared caching" (§3, §3.5). A forwarded Cookie is treated alike.
-    let own_credentials = has_credentials(sent);
+    // is present that explicitly allows shared caching" (§3, §3.5). A forwarded Cookie is treated alike, and so are the
+    // fields that the route declares.
+    let own_credentials = policy.identifies(sent);
     if own_credentials && !(said.public || said.must_revalidate || said.s_maxage.is_some()) {
         return Refuse(Refusal::Credentials);
     }
@@ -201,6 +203,13 @@ fn judge(policy: &Policy, exchange: Exchange<'_>) -> Admission {
         // (§5.2.2.7).
         without: said.no_cache_fields.into_iter().chain(said.private_fields).collect(),
     })
+}
+
+/// Whether the upstream's own words let an entry be given to a request with credentials (RFC 9111 §3.5): a lifetime
+/// of its own, and nothing that a route has to set aside.
+pub fn is_shared_by_upstream(entry: &Entry) -> bool {
+    let facts = &entry.facts;
+    facts.lifetime.is_some_and(|lifetime| !lifetime.is_zero()) && !facts.private && !facts.no_cache
 }
 
 /// Whether `held` is worth more than an error that came in its place: it may still be given out stale.
@@ -333,6 +342,9 @@ fn stale_while_revalidate(policy: &Policy, facts: &Facts) -> Duration {
 
 /// The route's word, else the upstream's unless it forbids stale answers (RFC 5861 §4).
 fn stale_if_error(policy: &Policy, facts: &Facts) -> Duration {
+    if facts.no_cache && !policy.overrides.no_cache {
+        return Duration::ZERO;
+    }
     stated(policy.stale_if_error, facts.if_error, facts)
 }
 

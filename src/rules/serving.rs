@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::cache_control::Directives;
@@ -16,6 +16,8 @@ use crate::model::entry::Entry;
 pub struct Wishes {
     /// `Cache-Control`, or what `Pragma: no-cache` says in its place.
     pub directives: Directives,
+    /// Its `Accept-Encoding`, all lines as one.
+    pub codings: Option<HeaderValue>,
     /// Its conditions, range and `If-Range`; empty for nearly everyone.
     pub conditions: HeaderMap,
 }
@@ -27,6 +29,12 @@ impl Wishes {
         for (name, value) in headers {
             // Most names are ruled out by their first letter.
             match name.as_str().as_bytes().first() {
+                Some(b'a') if *name == header::ACCEPT_ENCODING => {
+                    let joined = |before: HeaderValue| {
+                        HeaderValue::from_bytes(&[before.as_bytes(), b",", value.as_bytes()].concat()).ok()
+                    };
+                    wishes.codings = wishes.codings.take().map_or_else(|| Some(value.clone()), joined);
+                }
                 Some(b'c') if *name == header::CACHE_CONTROL => {
                     wishes.directives.read(value.as_bytes());
                     controlled = true;
@@ -73,7 +81,7 @@ pub fn shape(asked: &HeaderMap, method: &Method, entry: &Entry, wall: SystemTime
             return Some((StatusCode::NOT_MODIFIED, validators::of_not_modified(entry), Bytes::new()));
         }
         Conditions::Failed => {
-            return Some((StatusCode::PRECONDITION_FAILED, validators::of_not_modified(entry), Bytes::new()));
+            return Some((StatusCode::PRECONDITION_FAILED, validators::of_failed(entry), Bytes::new()));
         }
         Conditions::Hold => {}
     }

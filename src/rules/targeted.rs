@@ -11,6 +11,21 @@ use super::cache_control::Directives;
 pub const OWN: HeaderName = HeaderName::from_static("tollgate-cache-control");
 const CDN: HeaderName = HeaderName::from_static("cdn-cache-control");
 
+/// The directives that are read.
+const KNOWN: [&str; 11] = [
+    "max-age",
+    "s-maxage",
+    "stale-while-revalidate",
+    "stale-if-error",
+    "no-store",
+    "must-revalidate",
+    "proxy-revalidate",
+    "must-understand",
+    "public",
+    "no-cache",
+    "private",
+];
+
 /// What counts of a response's directives.
 #[derive(Debug)]
 pub struct Said {
@@ -45,7 +60,13 @@ fn read(headers: &HeaderMap, name: &HeaderName) -> Option<Directives> {
     }
     let mut directives = Directives::default();
     for (key, member) in &dictionary {
-        let ListEntry::Item(item) = member else { continue };
+        let ListEntry::Item(item) = member else {
+            // No directive is a list of items.
+            if KNOWN.contains(&key.as_str()) {
+                return None;
+            }
+            continue;
+        };
         let value = &item.bare_item;
         let seconds = || match value {
             BareItem::Integer(seconds) => {
@@ -94,6 +115,23 @@ mod tests {
             (&[("cdn-cache-control", "max-age=\"2\""), ("cache-control", "no-store")], None, true),
             (&[("cdn-cache-control", "foo, max-age=2"), ("cdn-cache-control", "no-store")], seconds(2), true),
             (&[("cdn-cache-control", "max-age=99999999999")], seconds(99_999_999_999), false),
+            (
+                &[("cdn-cache-control", "max-age=2, no-store=(\"a\")"), ("cache-control", "no-store")],
+                None,
+                true,
+            ),
+            (
+                &[("cdn-cache-control", "max-age=2, other=(\"a\")"), ("cache-control", "no-store")],
+                seconds(2),
+                false,
+            ),
+            (&[("cdn-cache-control", "max-age=2.0"), ("cache-control", "no-store")], None, true),
+            (&[("cdn-cache-control", "max-age=-2")], seconds(0), false),
+            (&[("cdn-cache-control", "MAX-AGE=2"), ("cache-control", "no-store")], None, true),
+            (&[("cdn-cache-control", "max-age=2;a=b, no-store;c")], seconds(2), true),
+            (&[("cdn-cache-control", "max-age=2, max-age=3")], seconds(3), false),
+            (&[("cdn-cache-control", "max-age = 2"), ("cache-control", "no-store")], None, true),
+            (&[("tollgate-cache-control", "x"), ("cache-control", "no-store")], None, false),
         ] {
             let mut headers = HeaderMap::new();
             for (name, value) in fields {

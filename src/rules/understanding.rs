@@ -3,12 +3,13 @@
 //! The same function serves a request and `explain`, so that what is explained is what happens.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use crate::model::exchange::{Question, Window};
 use crate::model::key::Key;
@@ -16,10 +17,23 @@ use crate::rules::groups;
 use crate::rules::headers::looks_like;
 use crate::rules::params::{Params, Rule, Understood, sorted_by_name};
 use crate::rules::routes::Path;
+use crate::rules::slices::{Pointer, Shape, address};
 
 // Names made once: looking a field up by text reads the text again each time.
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const TIMEOUT: HeaderName = HeaderName::from_static("tollgate-timeout");
+
+/// RFC 3986's unreserved characters stay as they are.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Where a route's answers name whom they are about.
+#[derive(Debug, Clone, Default)]
+pub struct Items {
+    /// What its answers look like; `None`: an array is a list of items, and whatever else is one item.
+    pub shape: Option<Shape>,
+    /// Where an item names somebody, and the parameter that would ask for them.
+    pub tags: Vec<(Pointer, String)>,
+}
 
 /// How a route reads its requests.
 #[derive(Debug, Clone)]
@@ -35,6 +49,8 @@ pub struct Reading {
     pub upstream_path: Option<String>,
     /// How parameters are understood; `None`: the query passes, sorted by name.
     pub params: Option<Arc<Params>>,
+    /// Where items name whom they are about.
+    pub items: Arc<Items>,
     /// Which parameters say page and size.
     pub window: Option<(usize, usize)>,
     /// Query names that carry credentials: a client's copies go.
@@ -64,15 +80,52 @@ impl Reading {
             target.push('?');
             target.push_str(&canonical);
         }
-        let key = Key::from_parts(self.scope.iter().map(Vec::as_slice).chain([target.as_bytes()]));
+        let window = self.window(understood.as_ref());
         let question = Question {
-            key,
+            key: self.key(&target),
             understood: self.header(understood.as_ref()),
             changes: changes(understood.as_ref()),
-            window: self.window(understood.as_ref()),
+            collection: window.and_then(|_| self.collection(&target)),
+            window,
             target,
         };
         (question, understood)
+    }
+
+    /// The question for another window of the same collection.
+    pub fn with_window(&self, question: &Question, window: Window) -> Option<Question> {
+        let (page, size) = self.window_names()?;
+        let (path, query) = question.target.split_once('?')?;
+        let target = format!("{path}?{}", address::with_window(query, (&page, &size), window));
+        Some(Question {
+            key: self.key(&target),
+            understood: None,
+            changes: Vec::new(),
+            window: Some(window),
+            collection: question.collection.clone(),
+            target,
+        })
+    }
+
+    /// The names of the parameters that say page and size, as a query writes them.
+    pub fn window_names(&self) -> Option<(String, String)> {
+        let (params, (page, size)) = (self.params.as_ref()?, self.window?);
+        let name = |at| Some(percent_encode(params.param(at)?.name.as_bytes(), UNRESERVED).to_string());
+        Some((name(page)?, name(size)?))
+    }
+
+    fn key(&self, target: &str) -> Key {
+        Key::from_parts(self.scope.iter().map(Vec::as_slice).chain([target.as_bytes()]))
+    }
+
+    /// The key of all windows of `target` alike. No target is made of two parts, so it is no other question's.
+    fn collection(&self, target: &str) -> Option<Key> {
+        let (page, size) = self.window_names()?;
+        let (path, query) = target.split_once('?')?;
+        let is_window = |pair: &&str| pair.split('=').next().is_some_and(|name| name == page || name == size);
+        let others = query.split('&').filter(|pair| !is_window(pair));
+        let scope = self.scope.iter().map(Vec::as_slice);
+        Some(Key::from_parts(scope.chain([path.as_bytes(), b"*"]).chain(others.map(str::as_bytes))))
     }
 
     /// The groups that an answer to `target` belongs to by what was asked: one for each parameter that was understood,
@@ -85,7 +138,43 @@ impl Reading {
         let windows: Vec<&str> = places.iter().flatten().filter_map(|at| params.names().nth(*at)).collect();
         let is_window = |pair: &&str| pair.split('=').next().is_some_and(|name| windows.contains(&name));
         let pairs = query.split('&').filter(|pair| !is_window(pair));
-        pairs.map(|pair| groups::scoped(&self.scope[0], format!("?{pair}").as_bytes())).collect()
+        pairs.map(|pair| self.tag(pair)).collect()
+    }
+
+    /// Hashes of the groups that the items of `body` belong to: what they name is read as a parameter that asks for it
+    /// would be.
+    pub fn item_tags(&self, body: &Bytes) -> Box<[u64]> {
+        let Some(params) = self.params.as_ref().filter(|_| !self.items.tags.is_empty()) else {
+            return Box::default();
+        };
+        let shape = self.items.shape.clone().unwrap_or_default();
+        let block = shape.scan(body).or_else(|_| Shape::default().scan(body));
+        let whole = || std::str::from_utf8(body).ok();
+        let items: Vec<&str> = match &block {
+            Ok(block) => (0..block.len()).map(|at| block.item(at)).collect(),
+            Err(_) => whole().into_iter().collect(),
+        };
+        let (mut texts, mut tags) = (HashSet::new(), HashSet::new());
+        for item in items {
+            for (pointer, name) in &self.items.tags {
+                for text in pointer.texts(item) {
+                    // Most items of a list are about few.
+                    if texts.insert((name.as_str(), text.clone())) {
+                        let encoded = |text: &str| percent_encode(text.as_bytes(), UNRESERVED).to_string();
+                        let understood = params.understand(&format!("{}={}", encoded(name), encoded(&text)));
+                        let own = format!("{}=", encoded(name));
+                        let pair = understood.query.split('&').find(|pair| pair.starts_with(&own));
+                        tags.extend(pair.map(|pair| groups::tag(&self.tag(pair))));
+                    }
+                }
+            }
+        }
+        tags.into_iter().collect()
+    }
+
+    /// The group of what one parameter asks for, as the canonical query writes it.
+    fn tag(&self, pair: &str) -> Bytes {
+        groups::scoped(&self.scope[0], format!("?{pair}").as_bytes())
     }
 
     /// The path under which the gate serves what lies at `path` of the upstream, if this route does.
@@ -175,6 +264,7 @@ mod tests {
             base_path: "/v1".into(),
             upstream_path: upstream_path.map(Into::into),
             params: None,
+            items: Arc::default(),
             window: None,
             credentials: vec!["api_key".into()],
         }

@@ -63,6 +63,17 @@ pub fn has_validator(headers: &HeaderMap) -> bool {
     headers.contains_key(header::ETAG) || headers.contains_key(header::LAST_MODIFIED)
 }
 
+/// Digests of what one message carries (RFC 9530 §2; RFC 1864): they are wrong of a piece of it, and of several as one.
+const OF_THE_CONTENT: [HeaderName; 2] =
+    [HeaderName::from_static("content-md5"), HeaderName::from_static("content-digest")];
+
+/// Takes out what is only true of the content as it came.
+pub fn remove_digests(fields: &mut HeaderMap) {
+    for name in OF_THE_CONTENT {
+        fields.remove(name);
+    }
+}
+
 /// Fields that a 304 or a HEAD never changes: they describe the body, and that is still the one that is held (RFC 9111
 /// §3.2 excepts what a cache "depends upon" and `Content-Length`).
 const OF_THE_BODY: [HeaderName; 8] = [
@@ -78,11 +89,11 @@ const OF_THE_BODY: [HeaderName; 8] = [
 
 /// `entry`'s fields as a 304 leaves them: each that it names is replaced, each that it does not is left (RFC 9111 §3.2).
 /// `None` where the 304 is about another response: "If none of the stored responses contain at least one of the same
-/// strong validators, then the cache MUST NOT use the new response to update any stored responses" (§4.3.4).
+/// strong validators, then the cache MUST NOT use the new response to update any stored responses" (§4.3.4); a weak one
+/// must be the held one's too.
 pub fn freshened(entry: &Entry, said: &HeaderMap) -> Option<HeaderMap> {
     let held = entry.fields.first(&header::ETAG);
     if let Some(new) = said.get(header::ETAG).and_then(|value| Tag::parse(value.as_bytes()))
-        && !new.weak
         && !held.and_then(Tag::parse).is_some_and(|held| held.matches_weakly(new))
     {
         return None;
@@ -128,7 +139,9 @@ pub fn judge(asked: &HeaderMap, entry: &Entry, wall: SystemTime) -> Conditions {
     let tag = tag.and_then(Tag::parse);
     let modified = entry.fields.first(&header::LAST_MODIFIED).and_then(|value| dates::parse(value, wall));
     let date = |name| asked.get(name).and_then(|value: &HeaderValue| dates::parse(value.as_bytes(), wall));
-    // 1. "When recipient is the origin server and If-Match is present"; a cache that knows its answer may say so too.
+    // 1. "When recipient is the origin server and If-Match is present". A cache may ignore it (§13.1.1); a gateway "acts as
+    // an origin server for the outbound connection" (§3.7), and to a client that resumes a download ignoring it would give
+    // a piece of something else.
     if asked.contains_key(header::IF_MATCH) {
         if !lists(asked, &header::IF_MATCH, |listed| tag.is_some_and(|tag| tag.matches_strongly(listed))) {
             return Conditions::Failed;
@@ -203,6 +216,7 @@ pub fn allows_range(asked: &HeaderMap, entry: &Entry, wall: SystemTime) -> bool 
 /// and whatever guides a cache's update, but no "representation metadata" (RFC 9110 §15.4.5).
 pub fn of_not_modified(entry: &Entry) -> HeaderMap {
     let mut fields = entry.fields.to_map(4);
+    remove_digests(&mut fields);
     for name in [
         header::CONTENT_TYPE,
         header::CONTENT_LENGTH,
@@ -214,6 +228,18 @@ pub fn of_not_modified(entry: &Entry) -> HeaderMap {
     }
     if fields.contains_key(header::ETAG) {
         fields.remove(header::LAST_MODIFIED);
+    }
+    fields
+}
+
+/// The fields of a 412 that `entry` gives rise to: what it was compared with, and nothing that would let anybody keep
+/// the refusal in its place.
+pub fn of_failed(entry: &Entry) -> HeaderMap {
+    let mut fields = HeaderMap::with_capacity(8);
+    for name in [header::DATE, header::ETAG, header::LAST_MODIFIED, header::VARY] {
+        if let Some(value) = entry.fields.value(&name) {
+            fields.insert(name, value.clone());
+        }
     }
     fields
 }
@@ -315,7 +341,11 @@ mod tests {
         expected.insert("content-encoding", HeaderValue::from_static("x"));
         expected.insert("age", HeaderValue::from_static("3"));
         assert_eq!(fields, expected);
-        assert!(freshened(&held, &map(&[("etag", "\"b\"")])).is_none());
+        let plain = entry(&[("last-modified", OLD)]);
+        for (said, updates) in [("\"a\"", true), ("W/\"a\"", true), ("\"b\"", false), ("W/\"b\"", false)] {
+            assert_eq!(freshened(&held, &map(&[("etag", said)])).is_some(), updates, "{said}");
+            assert!(freshened(&plain, &map(&[("etag", said)])).is_none(), "{said}");
+        }
         assert!(freshened(&held, &map(&[])).is_some());
     }
 }

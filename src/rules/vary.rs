@@ -86,69 +86,87 @@ fn normal<'a>(name: &HeaderName, value: &'a [u8]) -> Cow<'a, [u8]> {
 /// equals the order says nothing (RFC 9110 §12.5). What the parameters of a media type mean is the type's affair, so they
 /// stay as they are.
 fn preferences(value: &[u8], of_types: bool) -> Vec<Vec<u8>> {
-    let mut ranked: Vec<(u16, Vec<u8>)> = members(value)
-        .into_iter()
-        .map(|member| {
-            let named = member.iter().position(|&byte| byte == b';' && of_types).unwrap_or(member.len());
-            let mut quoted = false;
-            let kept = member.iter().enumerate().filter(|(_, byte)| {
-                quoted ^= **byte == b'"';
-                quoted || !byte.is_ascii_whitespace()
-            });
-            let lower = |(at, byte): (usize, &u8)| if at < named { byte.to_ascii_lowercase() } else { *byte };
-            let mut member: Vec<u8> = kept.map(lower).collect();
-            let mut weight = 1000;
-            if let Some(at) = weight_at(&member) {
-                weight = thousandths(&member[at + 3..]);
-                member.truncate(at);
-            }
-            if weight < 1000 {
-                member.extend_from_slice(format!(";q={weight}").as_bytes());
-            }
-            (weight, member)
-        })
-        .filter(|(_, member)| !member.is_empty())
-        .collect();
+    let mut ranked: Vec<(u16, Vec<u8>)> =
+        members(value).into_iter().map(|member| preference(member, of_types)).collect();
     ranked.sort_by(|(one, a), (other, b)| other.cmp(one).then_with(|| a.cmp(b)));
     ranked.into_iter().map(|(_, member)| member).collect()
 }
 
-/// Where `;q=` stands in a member. What follows a weight means nothing any longer (RFC 9110 §12.5.1).
-fn weight_at(member: &[u8]) -> Option<usize> {
-    member.windows(3).position(|window| window == b";q=")
+/// One member with its weight at its end. "Recipients SHOULD process any parameter named 'q' as weight, regardless of
+/// parameter ordering" (RFC 9110 §12.5.1); what is no weight is left as it is, for nobody knows how an upstream reads it.
+fn preference(member: &[u8], of_types: bool) -> (u16, Vec<u8>) {
+    let mut parameters = pieces(member, b';').into_iter().map(without_space);
+    let mut kept = parameters.next().unwrap_or_default().to_ascii_lowercase();
+    let mut weight = None;
+    for parameter in parameters {
+        let stated = parameter.get(..2).filter(|name| name.eq_ignore_ascii_case(b"q="));
+        match stated.and_then(|_| thousandths(&parameter[2..])) {
+            Some(stated) if weight.is_none() => weight = Some(stated),
+            _ => {
+                kept.push(b';');
+                kept.extend(if of_types { parameter } else { parameter.to_ascii_lowercase() });
+            }
+        }
+    }
+    let weight = weight.unwrap_or(1000);
+    if weight < 1000 {
+        kept.extend_from_slice(format!(";q={weight}").as_bytes());
+    }
+    (weight, kept)
 }
 
-/// `0.75` as 750. What is no weight counts as 1, the default.
-fn thousandths(weight: &[u8]) -> u16 {
-    let text = weight.split(|&byte| byte == b';').next().map(std::str::from_utf8);
-    match text.and_then(Result::ok).and_then(|text| text.split_once('.').or(Some((text, "")))) {
-        Some(("0", decimals))
-            if decimals.len() <= 3 && decimals.bytes().all(|byte| byte.is_ascii_digit()) =>
-        {
-            format!("{decimals:0<3}").parse().unwrap_or(1000)
-        }
-        _ => 1000,
+/// `0.75` as 750, `1.0` as 1000 (RFC 9110 §12.4.2).
+pub(super) fn thousandths(weight: &[u8]) -> Option<u16> {
+    let text = std::str::from_utf8(weight).ok()?;
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+    if decimals.len() > 3 || !decimals.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    match whole {
+        "0" => format!("{decimals:0<3}").parse().ok(),
+        "1" => decimals.bytes().all(|byte| byte == b'0').then_some(1000),
+        _ => None,
     }
 }
 
-/// The members of a list, without the space around them; commas within quotes do not split.
-fn members(value: &[u8]) -> Vec<&[u8]> {
-    let (mut members, mut from, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
-    for (at, &byte) in value.iter().enumerate() {
+/// `text` without the space outside of its quotes.
+fn without_space(text: &[u8]) -> Vec<u8> {
+    let mut quotes = Quotes::default();
+    text.iter().copied().filter(|byte| quotes.hold(*byte) || !byte.is_ascii_whitespace()).collect()
+}
+
+/// Follows which bytes stand within quotes, where a backslash takes the next byte for itself.
+#[derive(Default)]
+struct Quotes {
+    open: bool,
+    escaped: bool,
+}
+
+impl Quotes {
+    /// Whether `byte`, which comes next, is within quotes or one of them.
+    fn hold(&mut self, byte: u8) -> bool {
+        let was_open = self.open;
         match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b',' if !quoted => {
-                members.push(value[from..at].trim_ascii());
-                from = at + 1;
-            }
+            _ if self.escaped => self.escaped = false,
+            b'\\' if self.open => self.escaped = true,
+            b'"' => self.open = !self.open,
             _ => {}
         }
+        was_open || self.open
     }
-    members.push(value[from..].trim_ascii());
-    members.retain(|member| !member.is_empty());
-    members
+}
+
+/// The members of a list, without the space around them.
+pub(super) fn members(value: &[u8]) -> Vec<&[u8]> {
+    pieces(value, b',')
+}
+
+/// What stands between the `separator`s, without the space around it and without what is empty; those within quotes do
+/// not separate.
+fn pieces(value: &[u8], separator: u8) -> Vec<&[u8]> {
+    let mut quotes = Quotes::default();
+    let pieces = value.split(|&byte| !quotes.hold(byte) && byte == separator);
+    pieces.map(<[u8]>::trim_ascii).filter(|piece| !piece.is_empty()).collect()
 }
 
 /// Whether the one language that a request likes best is the one the entry is in: whatever else could be had, nothing
@@ -160,8 +178,10 @@ fn prefers_what_is_held(entry: &Entry, name: &HeaderName, value: &[u8]) -> bool 
     let Some(held) = entry.fields.first(&header::CONTENT_LANGUAGE) else { return false };
     let mut wished = value.split(|&byte| byte == b',');
     let best = wished.next().unwrap_or_default();
-    let only = wished.next().is_none_or(|next| weight_at(next).is_some());
-    only && weight_at(best).is_none() && best.eq_ignore_ascii_case(held.trim_ascii())
+    // The weights of what follows are lower, or there would be none.
+    let weighted = |member: &[u8]| member.windows(3).any(|window| window == b";q=");
+    let only = wished.next().is_none_or(weighted);
+    only && !weighted(best) && best.eq_ignore_ascii_case(held.trim_ascii())
 }
 
 #[cfg(test)]
@@ -209,6 +229,23 @@ mod tests {
             ("accept", "A/b;p=\"x y\"", "a/B ; p=\"x y\"", true),
             ("accept", "a/b;p=\"x y\"", "a/b;p=\"xy\"", false),
             ("accept", "a/b;p=X", "a/b;p=x", false),
+            // The weight may stand before other parameters, in either case; they count nevertheless.
+            ("accept", "a/b;q=0.5;level=1, c/d", "c/d, a/b;level=1;Q=0.500", true),
+            ("accept", "a/b;q=0.5;level=1", "a/b;q=0.5;level=2", false),
+            ("accept", "a/b;q=1, c/d", "c/d;q=1.000, a/b", true),
+            ("accept", "a/b;q=0.5, a/b;q=0.4", "a/b;q=0.4, a/b;q=0.5", true),
+            // What is no weight is somebody's own.
+            ("accept-language", "en;q=.5, de", "en, de", false),
+            ("accept-language", "en;q=2", "en", false),
+            ("accept-language", "en;q=0.1234", "en;q=0.123", false),
+            ("accept-encoding", "gzip;q=0, br", "br", false),
+            ("accept-encoding", "gzip;q=0, br", "br;q=1, GZIP; q=0.0", true),
+            ("accept-encoding", "identity", "", false),
+            // Quotes hold commas, semicolons, space and quotes that are escaped.
+            ("accept", "a/b;p=\"x\\\" y\"", "a/b;p=\"x\\\"y\"", false),
+            ("accept", "a/b;p=\"x;q=0.5\"", "a/b;p=\"x\";q=0.5", false),
+            ("accept", "a/b;p=\"x, c/d\"", "c/d, a/b;p=\"x\"", false),
+            ("foo", "\"a\\\", b\"", "\"a\\\",b\"", false),
         ] {
             let answered = HeaderMap::from_iter([(header::VARY, HeaderValue::from_static(name))]);
             let entry = entry(&answered, &map(&[(name, held)])).expect("no star");

@@ -3,7 +3,8 @@
 //!
 //! The upstream counts a call at some moment between its sending and its answer. A slot is therefore held from the
 //! sending until `per` after the answer's first byte: whichever moment the upstream chose, it lies at least `per`
-//! before the slot's next use.
+//! before the slot's next use. Where the operator says `count_until = "sent"`, the slot comes free `per` and a margin
+//! after the sending: more of the quota can be used, and a wire that holds a call up by more than the margin can break it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,6 +18,25 @@ pub struct WindowRule {
     pub requests: u32,
     /// In any interval of this length.
     pub per: Duration,
+    /// Until when a call holds its slot.
+    pub counted: Counted,
+}
+
+/// `count_until`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Counted {
+    /// Until `per` after its answer's first byte.
+    #[default]
+    Answer,
+    /// Until `per` and this margin after its sending.
+    Sent(Duration),
+}
+
+impl WindowRule {
+    /// `requests` in any interval of length `per`, whenever the upstream counts.
+    pub const fn new(requests: u32, per: Duration) -> Self {
+        Self { requests, per, counted: Counted::Answer }
+    }
 }
 
 /// A window's state: how many calls are under way, and when the finished ones give their slots back.
@@ -48,23 +68,60 @@ impl Window {
         self.rule.requests.saturating_sub(held)
     }
 
-    /// A call is sent: its slot is held until [`Window::end`].
-    pub fn begin(&mut self) {
-        self.under_way += 1;
+    /// A call is sent at `now`: its slot is held until [`Window::end`].
+    pub fn begin(&mut self, now: Moment) {
+        match self.rule.counted {
+            Counted::Answer => self.under_way += 1,
+            Counted::Sent(margin) => self.hold(now + self.rule.per + margin),
+        }
     }
 
     /// The call was answered, or given up, at `now`.
     pub fn end(&mut self, now: Moment) {
-        self.under_way = self.under_way.saturating_sub(1);
-        // Moments come from one clock, but from several tasks: keep the queue sorted.
-        let free = now + self.rule.per;
-        let at = self.free_at.partition_point(|held| *held <= free);
-        self.free_at.insert(at, free);
+        if self.rule.counted == Counted::Answer {
+            self.under_way = self.under_way.saturating_sub(1);
+            self.hold(now + self.rule.per);
+        }
     }
 
-    /// The call was never sent: its slot is as if it had not been.
-    pub fn give_back(&mut self) {
-        self.under_way = self.under_way.saturating_sub(1);
+    /// The call that began at `began` was never sent: its slot is as if it had not been.
+    pub fn give_back(&mut self, began: Moment) {
+        match self.rule.counted {
+            Counted::Answer => self.under_way = self.under_way.saturating_sub(1),
+            Counted::Sent(margin) => {
+                let free = began + self.rule.per + margin;
+                let at = self.free_at.partition_point(|held| *held < free);
+                if self.free_at.get(at) == Some(&free) {
+                    self.free_at.remove(at);
+                }
+            }
+        }
+    }
+
+    /// One slot is taken until `free`: by a call somebody else made, or one made before a restart.
+    pub fn hold(&mut self, free: Moment) {
+        // Moments come from one clock, but from several tasks: keep the queue sorted.
+        let at = self.free_at.partition_point(|held| *held <= free);
+        self.free_at.insert(at, free);
+        // Beyond a whole window only the latest say anything: the others are free before any of those matters.
+        if self.free_at.len() > self.rule.requests as usize {
+            self.free_at.pop_front();
+        }
+    }
+
+    /// How many calls are under way.
+    pub fn under_way(&self) -> u32 {
+        self.under_way
+    }
+
+    /// When the first slot that is taken by a finished call comes free.
+    pub fn first_free(&self) -> Option<Moment> {
+        self.free_at.front().copied()
+    }
+
+    /// Forgets what was spent, calls under way aside.
+    pub fn forget(&mut self) {
+        self.free_at.clear();
     }
 
     /// The earliest moment at which a slot can be free for whoever stands behind `ahead` others; `now` if one is. A
@@ -98,7 +155,7 @@ mod tests {
             steps in prop::collection::vec((0u64..40, 0u64..60, 0u64..=100), 1..120),
         ) {
             let per = Duration::from_nanos(50);
-            let mut window = Window::new(WindowRule { requests, per });
+            let mut window = Window::new(WindowRule::new(requests, per));
             let mut now = Moment::ORIGIN;
             let mut answers: Vec<Moment> = Vec::new();
             let mut counted: Vec<Moment> = Vec::new();
@@ -109,7 +166,7 @@ mod tests {
                     window.end(answers.remove(0));
                 }
                 if window.remaining(now) > 0 {
-                    window.begin();
+                    window.begin(now);
                     answers.push(now + Duration::from_nanos(latency));
                     counted.push(now + Duration::from_nanos(latency * percent / 100));
                 }
@@ -123,10 +180,10 @@ mod tests {
         /// Whoever comes back at the moment named finds a slot, if nobody else came meanwhile.
         #[test]
         fn the_next_free_moment_is_true(ends in prop::collection::vec(0u64..100, 1..8), requests in 1u32..8) {
-            let mut window = Window::new(WindowRule { requests, per: Duration::from_nanos(50) });
+            let mut window = Window::new(WindowRule::new(requests, Duration::from_nanos(50)));
             let now = Moment::from_nanos(100);
             for end in ends.iter().take(requests as usize) {
-                window.begin();
+                window.begin(Moment::from_nanos(*end));
                 window.end(Moment::from_nanos(*end));
             }
             let free = window.next_free(now, 0);
@@ -142,10 +199,10 @@ mod tests {
         fn a_line_is_served_when_it_was_told(
             ends in prop::collection::vec(0u64..100, 0..8), requests in 1u32..8, line in 1usize..30,
         ) {
-            let mut window = Window::new(WindowRule { requests, per: Duration::from_nanos(50) });
+            let mut window = Window::new(WindowRule::new(requests, Duration::from_nanos(50)));
             let mut now = Moment::from_nanos(100);
             for end in ends.iter().take(requests as usize) {
-                window.begin();
+                window.begin(Moment::from_nanos(*end));
                 window.end(Moment::from_nanos(*end));
             }
             let told: Vec<Moment> = (0..line).map(|ahead| window.next_free(now, ahead)).collect();
@@ -153,7 +210,7 @@ mod tests {
                 now = window.next_free(now, 0);
                 prop_assert_eq!(told, now);
                 prop_assert!(window.remaining(now) > 0);
-                window.begin();
+                window.begin(now);
                 window.end(now);
             }
         }

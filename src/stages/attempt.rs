@@ -9,7 +9,7 @@ use tower_layer::Layer;
 
 use super::Stage;
 use crate::model::exchange::{Answer, Call};
-use crate::model::{Body, Fault, FaultKind};
+use crate::model::{Fault, FaultKind};
 use crate::rules::breaker::{Breaker, Failure};
 use crate::rules::retry::{self, Again, Ration};
 use crate::state::clock::Clock;
@@ -107,7 +107,7 @@ impl<S: Stage<Call>> Stage<Call> for Attempt<S> {
             return Err(FaultKind::NoSuchRoute.into());
         };
         standing.admit(&self.given.clock)?;
-        let (spare, method, question) = (spare(&call), call.method.clone(), call.question.key.hash_word());
+        let (spare, method, question) = (call.again(), call.method.clone(), call.question.key.hash_word());
         let result = self.inner.call(call).await;
         standing.judge(&result, (question, *most), &self.given.clock);
         let (Some(call), Err(fault)) = (spare, &result) else { return result };
@@ -155,22 +155,4 @@ fn sign(result: &Result<Answer, Fault>, question: u64) -> Sign {
 /// Full jitter: anything from nothing to `longest`.
 fn jittered(longest: Duration) -> Duration {
     longest.mul_f64(fastrand::f64())
-}
-
-/// The same call once more, if its body can be sent twice.
-fn spare(call: &Call) -> Option<Call> {
-    call.body.is_empty().then(|| Call {
-        client: call.client,
-        route: call.route,
-        method: call.method.clone(),
-        question: call.question.clone(),
-        headers: call.headers.clone(),
-        body: Body::Empty,
-        deadline: call.deadline,
-        keep: call.keep,
-        validates: call.validates.clone(),
-        interim: call.interim.clone(),
-        sent: call.sent.clone(),
-        why: call.why,
-    })
 }

@@ -15,7 +15,7 @@ use crate::model::fault::Called;
 use crate::model::interim::TakesInterim;
 use crate::model::{Fault, FaultKind, Interim, Secret};
 use crate::rules::headers::remove_echoes;
-use crate::state::quota::Grant;
+use crate::state::grant::Grant;
 
 /// What is added to every call of an account.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use crate::model::cache_status::{CacheStatus, Why};
 use crate::model::entry::Entry;
 use crate::model::exchange::{Answer, Call, Content, Fetch, Sharing, Timing};
 use crate::model::fault::Called;
+use crate::model::urgency::Urgency;
 use crate::model::{Fault, FaultKind, Interim, Key, Moment, Sent};
 use crate::rules::vary;
 use crate::state::clock::Clock;
@@ -152,6 +153,7 @@ impl<S: Stage<Call> + 'static> Flight<S> {
                 return Err(overloaded());
             }
             board(&flight.relay, fetch);
+            flight.urgency.raise(fetch.class, fetch.deadline);
             return Ok(Joined::Passenger(Seat::aboard(flight)));
         }
         // A flight stores before it leaves the table, so whoever finds the table empty may find its answer here.
@@ -163,6 +165,7 @@ impl<S: Stage<Call> + 'static> Flight<S> {
         let flight = Arc::new(Underway {
             land: watch::Sender::new(None),
             began: self.given.clock.now(),
+            urgency: Urgency::new(fetch.class, fetch.deadline),
             deadline: fetch.deadline,
             client: (self.way, fetch.client),
             relay: Arc::default(),
@@ -184,7 +187,8 @@ impl<S: Stage<Call> + 'static> Flight<S> {
             question: fetch.question.clone(),
             headers: fetch.headers.clone(),
             body: crate::model::Body::Empty,
-            deadline: fetch.deadline,
+            urgency: flight.urgency.clone(),
+            again: false,
             keep: true,
             validates: fetch.validates.clone(),
             interim: Some(Interim::to(flight.relay.clone())),

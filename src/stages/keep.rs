@@ -1,28 +1,27 @@
 //! keep: `Call = Call`. What may be shared is collected whole, and what may be kept is stored: inside the flight, so
 //! that an answer is kept even if every client has left. Everything else streams on, unshared.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
-use http_body::Body as _;
 use tower_layer::Layer;
 
 use super::Stage;
 use crate::model::body::{Body, BodyError};
 use crate::model::cache_status::CacheStatus;
-use crate::model::entry::Entry;
+use crate::model::entry::{Entry, Selectors};
 use crate::model::exchange::{Answer, Call, Content, Passed, Question, RouteId};
 use crate::model::fault::Called;
 use crate::model::{Fault, FaultKind, Moment};
 use crate::rules::addresses::{self, Addresses};
 use crate::rules::reuse::{self, Admission, Exchange, Kept, Policy, Refusal};
-use crate::rules::{groups, ranges, targeted, validators, vary};
+use crate::rules::{codings, groups, headers, ranges, serving, targeted, validators, vary};
 use crate::state::clock::Clock;
+use crate::state::collecting::{Arriving, Collected, collect};
+use crate::state::compression::Compression;
 use crate::state::store::{Found, Store};
 
 /// The layer.
@@ -40,13 +39,8 @@ pub struct KeepLayer {
     pub arriving: Arriving,
     /// Which keys an unsafe request concerns.
     pub addresses: Arc<Addresses>,
-}
-
-/// Bytes of bodies that are being collected, under one limit. Clones share it.
-#[derive(Debug, Clone)]
-pub struct Arriving {
-    bytes: Arc<AtomicUsize>,
-    limit: usize,
+    /// Where what is stored is compressed.
+    pub compression: Compression,
 }
 
 /// The stage.
@@ -75,6 +69,17 @@ struct Asked {
 
 impl<S: Stage<Call>> Stage<Call> for Keep<S> {
     async fn call(&self, call: Call) -> Result<Answer, Fault> {
+        let mut answer = self.kept(call).await?;
+        if let Content::Passed(passed) = &mut answer.content {
+            passed.headers.remove(targeted::OWN);
+        }
+        Ok(answer)
+    }
+}
+
+impl<S: Stage<Call>> Keep<S> {
+    /// A call's answer, and what is kept of it.
+    async fn kept(&self, call: Call) -> Result<Answer, Fault> {
         let writes = addresses::is_unsafe(&call.method);
         let Some(policy) = self.given.policies.get(call.route.place()).filter(|_| call.keep || writes) else {
             return self.inner.call(call).await;
@@ -87,6 +92,8 @@ impl<S: Stage<Call>> Stage<Call> for Keep<S> {
             began: self.given.clock.now(),
         };
         let held = call.validates.clone();
+        // A part is asked about by what it lacks. Should that not come, the whole is asked for.
+        let whole = held.as_ref().filter(|held| held.part.is_some()).and_then(|_| call.again());
         let answer = self.inner.call(call).await?;
         match (answer.status(), held) {
             (status, _) if writes => {
@@ -98,12 +105,45 @@ impl<S: Stage<Call>> Stage<Call> for Keep<S> {
                 }
                 self.keep(policy, &asked, answer).await
             }
-            (StatusCode::NOT_MODIFIED, Some(held)) => Ok(self.freshen(policy, &asked, &held, answer)),
+            (StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE, Some(held))
+                if let Some(whole) = whole =>
+            {
+                self.complete(policy, &mut asked, &held, answer, whole).await
+            }
+            (StatusCode::NOT_MODIFIED, Some(held)) if held.part.is_none() => {
+                Ok(self.freshen(policy, &asked, &held, answer))
+            }
             (_, Some(held)) if asked.method == Method::HEAD => {
                 Ok(self.learn_from_head(policy, &asked, &held, answer))
             }
             _ => self.keep(policy, &asked, answer).await,
         }
+    }
+}
+
+impl<S: Stage<Call>> Keep<S> {
+    /// `held` and the part that answered for the rest, as one; else what the call for the `whole` brings.
+    async fn complete(
+        &self,
+        policy: &Policy,
+        asked: &mut Asked,
+        held: &Entry,
+        answer: Answer,
+        mut whole: Call,
+    ) -> Result<Answer, Fault> {
+        let made = match self.keep(policy, asked, answer).await? {
+            Answer { content: Content::Held(part, age), cache, timing } => ranges::combined(held, &part)
+                .filter(|made| made.part.is_none())
+                .map(|made| Answer { content: Content::Held(Arc::new(made), age), cache, timing }),
+            Answer { content: Content::Passed(_), .. } => None,
+        };
+        if let Some(answer) = made {
+            return Ok(answer);
+        }
+        serving::without_conditions(&mut whole.headers);
+        asked.sent = whole.headers.clone();
+        let answer = self.inner.call(whole).await?;
+        self.keep(policy, asked, answer).await
     }
 }
 
@@ -113,9 +153,13 @@ impl<S> Keep<S> {
         let delay = answer.timing.upstream.unwrap_or_default();
         let Content::Passed(passed) = &mut answer.content else { return Ok(answer) };
         let admission = reuse::admit(policy, self.exchange(asked, passed.status, &passed.headers, delay));
+        let mut shared = Selectors::default();
         let kept = match admission {
             Admission::Keep(kept) => Some(kept),
-            Admission::Share => None,
+            Admission::Share(selectors) => {
+                shared = selectors;
+                None
+            }
             Admission::Refuse(_) => return Ok(answer),
         };
         let kept = kept.filter(|_| !(passed.status.is_server_error() && self.holds_better(policy, asked)));
@@ -128,12 +172,14 @@ impl<S> Keep<S> {
             }
             Err(error) => return Err(broken(error)),
         };
-        let (is_kept, mut kept) = (kept.is_some(), kept.unwrap_or_default());
+        let is_kept = kept.is_some();
+        let mut kept = kept.unwrap_or_else(|| Kept { selectors: shared, ..Kept::default() });
         let without = std::mem::take(&mut kept.without);
         let initial_age = kept.initial_age;
         if !without.is_empty() {
             // The first requester gets every field; nobody else gets these.
             let mut fields = passed.headers.clone();
+            headers::strip_limits(&mut fields);
             for name in &without {
                 fields.remove(name);
             }
@@ -145,7 +191,10 @@ impl<S> Keep<S> {
             }
             return Ok(answer);
         }
-        let fields = std::mem::take(&mut passed.headers);
+        let mut fields = std::mem::take(&mut passed.headers);
+        if is_kept {
+            headers::strip_limits(&mut fields);
+        }
         let entry = self.entry(policy, asked, (passed.status, fields, bytes), passed.arrived, kept);
         let entry = Arc::new(entry);
         let stored = is_kept && self.store(asked, &entry);
@@ -161,6 +210,12 @@ impl<S> Keep<S> {
         let Content::Passed(said) = &answer.content else { return answer };
         let (entry, stored) = match self.updated(policy, asked, held, said, delay) {
             Some(new) => {
+                // The same content, so its codings are the same too, under other fields.
+                if let Some(held) = held.coded.get()
+                    && let Some(coded) = codings::coded(&new, codings::bodies(held))
+                {
+                    let _ = new.coded.set(Box::new(coded));
+                }
                 let new = Arc::new(new);
                 let stored = self.store(asked, &new);
                 (new, stored)
@@ -197,6 +252,7 @@ impl<S> Keep<S> {
         delay: Duration,
     ) -> Option<Entry> {
         let mut fields = validators::freshened(held, &said.headers)?;
+        headers::strip_limits(&mut fields);
         if !said.headers.contains_key(header::DATE) {
             fields.remove(header::DATE);
         }
@@ -211,7 +267,7 @@ impl<S> Keep<S> {
             }
             // This requester's credentials say nothing of what was stored without them.
             Admission::Refuse(Refusal::Credentials) => None,
-            Admission::Share | Admission::Refuse(_) => {
+            Admission::Share(_) | Admission::Refuse(_) => {
                 self.given.store.remove(&asked.question.key, self.given.clock.now());
                 None
             }
@@ -275,23 +331,38 @@ impl<S> Keep<S> {
         let stated = groups::of(&fields, addresses.origin(asked.route));
         let groups: Box<[Bytes]> =
             addresses.tags(asked.route, &asked.question.target).into_iter().chain(stated).collect();
+        let tags = match status.is_success() {
+            true => addresses.item_tags(asked.route, &body),
+            false => Box::default(),
+        };
         let parts = (status, self.given.store.packed(&fields), body);
         Entry::new(parts, arrived, kept.initial_age, kept.facts, kept.selectors)
+            .asked_at(asked.began)
             .with_part(part)
             .with_groups(groups)
+            .with_tags(tags)
     }
 
     /// Stores an entry, and where it is a part, what it makes together with the others; whether it was stored.
     fn store(&self, asked: &Asked, entry: &Arc<Entry>) -> bool {
         let key = &asked.question.key;
-        if entry.part.is_some() {
-            let parts = self.given.store.parts(key);
-            let made = parts.iter().filter(|held| held.selectors == entry.selectors);
-            for larger in made.filter_map(|held| ranges::combined(held, entry)) {
-                self.given.store.insert(key, &Arc::new(larger), &asked.sent, asked.began);
+        let parts = entry.part.as_ref().map_or(Vec::new(), |_| self.given.store.parts(key));
+        let same = parts.iter().filter(|held| held.selectors == entry.selectors);
+        let joined = same.filter_map(|held| ranges::combined(held, entry));
+        let made: Vec<_> = joined.filter(|made| made.body.len() <= self.given.max_entry_bytes).collect();
+        if made.is_empty() {
+            let stored = self.given.store.insert(key, entry, &asked.sent, asked.began);
+            if let Some(policy) = self.given.policies.get(asked.route.place()).filter(|_| stored) {
+                self.given.compression.begin(&self.given.store, key, entry, &policy.compress);
             }
+            return stored;
         }
-        self.given.store.insert(key, entry, &asked.sent, asked.began)
+        // A larger one answers whatever the part would.
+        let mut stored = true;
+        for larger in made {
+            stored &= self.given.store.insert(key, &Arc::new(larger), &asked.sent, asked.began);
+        }
+        stored
     }
 
     fn invalidate(&self, asked: &Asked, answer: &Answer) {
@@ -318,129 +389,4 @@ fn broken(error: BodyError) -> Fault {
         BodyError::Truncated | BodyError::TooLarge => FaultKind::UpstreamBroken,
     };
     Fault::new(kind).called(Called::Yes)
-}
-
-impl Arriving {
-    /// Nothing arriving, at most `limit` bytes.
-    pub fn new(limit: usize) -> Self {
-        Self { bytes: Arc::default(), limit }
-    }
-
-    /// How many bytes arrive now.
-    pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
-    }
-}
-
-/// A body's share of what is arriving; given back when dropped.
-struct Share<'a> {
-    arriving: &'a Arriving,
-    bytes: usize,
-}
-
-impl Share<'_> {
-    /// Takes `bytes` more, or says that there is no room.
-    fn grow(&mut self, bytes: usize) -> bool {
-        let before = self.arriving.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.bytes += bytes;
-        before + bytes <= self.arriving.limit
-    }
-}
-
-impl Drop for Share<'_> {
-    fn drop(&mut self) {
-        self.arriving.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-/// What became of collecting a body.
-enum Collected {
-    /// All of it.
-    Whole(Bytes),
-    /// More than may be collected: the same body again, nothing lost, still arriving.
-    Larger(Body),
-}
-
-async fn collect(mut body: Body, limit: usize, arriving: &Arriving) -> Result<Collected, BodyError> {
-    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if announced > limit {
-        return Ok(Collected::Larger(body));
-    }
-    let mut share = Share { arriving, bytes: 0 };
-    // Copied, once, into an allocation of its own size: a chunk as it comes keeps the whole read buffer alive.
-    let mut bytes = Vec::with_capacity(announced);
-    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let Ok(chunk) = frame?.into_data() else { continue };
-        let fits = share.grow(chunk.len());
-        bytes.extend_from_slice(&chunk);
-        if !fits || bytes.len() > limit {
-            return Ok(Collected::Larger(body.resumed(bytes.into())));
-        }
-    }
-    Ok(Collected::Whole(bytes.into_boxed_slice().into()))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-    use std::task::{Context, Poll};
-
-    use http_body::Frame;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    struct Pieces(VecDeque<Result<Bytes, BodyError>>);
-
-    impl http_body::Body for Pieces {
-        type Data = Bytes;
-        type Error = BodyError;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-            Poll::Ready(self.0.pop_front().map(|piece| piece.map(Frame::data)))
-        }
-    }
-
-    fn run<T>(future: impl Future<Output = T>) -> T {
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        match std::pin::pin!(future).poll(&mut context) {
-            Poll::Ready(value) => value,
-            Poll::Pending => unreachable!("these bodies never wait"),
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn collecting_loses_nothing_and_keeps_its_limits(
-            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9), 0..9),
-            limit in 0usize..40, room in 0usize..40, breaks in any::<bool>(),
-        ) {
-            let whole: Vec<u8> = pieces.concat();
-            let mut frames: VecDeque<_> = pieces.into_iter().map(|piece| Ok(Bytes::from(piece))).collect();
-            if breaks {
-                frames.push_back(Err(BodyError::Truncated));
-            }
-            let arriving = Arriving::new(room);
-            match run(collect(Body::stream(Pieces(frames)), limit, &arriving)) {
-                Ok(Collected::Whole(bytes)) => {
-                    prop_assert!(!breaks && bytes.len() <= limit.min(room));
-                    prop_assert_eq!(&bytes[..], &whole[..]);
-                }
-                Ok(Collected::Larger(body)) => {
-                    prop_assert!(whole.len() > limit.min(room));
-                    let again = run(collect(body, usize::MAX, &Arriving::new(usize::MAX)));
-                    match again {
-                        Ok(Collected::Whole(bytes)) => prop_assert!(!breaks && bytes[..] == whole[..]),
-                        Ok(Collected::Larger(_)) => prop_assert!(false, "nothing is larger than everything"),
-                        Err(error) => prop_assert!(breaks && error == BodyError::Truncated),
-                    }
-                }
-                Err(error) => prop_assert!(breaks && error == BodyError::Truncated),
-            }
-            prop_assert_eq!(arriving.bytes(), 0);
-        }
-    }
 }

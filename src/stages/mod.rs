@@ -5,7 +5,7 @@
 use std::future::{Future, Ready, ready};
 use std::sync::Arc;
 
-use futures_util::future::Either;
+use futures_util::future::{BoxFuture, Either};
 use tower_layer::Layer;
 
 use crate::model::Fault;
@@ -17,6 +17,7 @@ pub mod credentials;
 pub mod flight;
 pub mod keep;
 pub mod observe;
+pub mod pages;
 pub mod quota;
 pub mod steps;
 
@@ -33,6 +34,20 @@ impl<In, S: Stage<In>> Stage<In> for Arc<S> {
     fn call(&self, input: In) -> impl Future<Output = Result<Answer, Fault>> + Send {
         self.as_ref().call(input)
     }
+}
+
+/// An answer that is at hand, or the way to one: for stages that answer most requests themselves, so that those do not
+/// carry the size of the way below.
+pub type Answering<'a> = Either<Ready<Result<Answer, Fault>>, BoxFuture<'a, Result<Answer, Fault>>>;
+
+/// An answer that is at hand.
+pub fn at_once<'a>(answer: Result<Answer, Fault>) -> Answering<'a> {
+    Either::Left(ready(answer))
+}
+
+/// The way to an answer, boxed.
+pub fn below<'a>(answering: impl Future<Output = Result<Answer, Fault>> + Send + 'a) -> Answering<'a> {
+    Either::Right(Box::pin(answering))
 }
 
 /// What a step decides.

@@ -16,13 +16,14 @@ use tower_layer::Layer;
 
 use super::Stage;
 use crate::model::body::{Body, BodyError};
-use crate::model::cache_status::CacheStatus;
+use crate::model::cache_status::{CacheStatus, Stale};
 use crate::model::exchange::{Answer, Arrival, Content, Notes, Passed, RequestId, Timing};
 use crate::model::fault::{Called, Level};
 use crate::model::fields::{CACHE_STATUS, Delivery, REQUEST_ID, SERVER_TIMING, VIA};
 use crate::model::{Fault, FaultKind, Moment, Short};
 use crate::state::clock::Clock;
 use crate::state::metrics::RouteMeters;
+use crate::state::tells::Tells;
 
 const UNDERSTOOD: HeaderName = HeaderName::from_static("tollgate-understood");
 
@@ -37,6 +38,8 @@ pub struct Reports {
     pub params: Vec<Vec<String>>,
     /// `tollgate_faults_total{kind}`
     pub faults: IntCounterVec,
+    /// What clients are told of the routes' accounts, by place.
+    pub tells: Vec<Option<Tells>>,
     /// The time.
     pub clock: Clock,
 }
@@ -71,7 +74,8 @@ pub trait Respond: Send + Sync {
 
 impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
     async fn respond(&self, arrival: Box<Arrival>) -> Response<Reported> {
-        let mut report = Report {
+        // Boxed: an answer is moved several times before its first byte is written.
+        let mut report = Box::new(Report {
             reports: self.reports.clone(),
             notes: arrival.notes.clone(),
             began: arrival.at,
@@ -83,7 +87,8 @@ impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
             timing: Timing::default(),
             bytes: 0,
             whole: false,
-        };
+            took: None,
+        });
         let result = self.inner.call(arrival).await;
         report.take(&result);
         let gate = report.reports.clock.now().since(report.began);
@@ -95,6 +100,15 @@ impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
         {
             headers.insert(UNDERSTOOD, understood);
         }
+        // A hit costs the account nothing, and says nothing of it.
+        if !matches!(report.result, "hit" | "stale")
+            && let Some(route) = report.notes.route.get()
+            && let Some(Some(tells)) = report.reports.tells.get(route.place())
+        {
+            tells.write(&mut headers);
+        }
+        // A body that is all here is taken at once, and needs no second look at the clock.
+        report.took = (!matches!(body, Body::Stream(_))).then_some(gate);
         // Of a body that is not there, or that HEAD leaves out, nothing will be read.
         report.whole = body.is_empty() || report.method == http::Method::HEAD;
         let mut response = Response::new(Reported { body, report: Some(report) });
@@ -108,7 +122,7 @@ fn answered(answer: Answer, total: Duration, id: &RequestId) -> (StatusCode, Hea
     let Answer { content, cache, timing } = answer;
     let (status, mut headers, body) = match content {
         // The way of nearly every answer.
-        Content::Held(entry, age) if matches!(cache, CacheStatus::Hit { .. }) => {
+        Content::Held(entry, age) if cache.is_from_memory() => {
             let headers = entry.fields.to_answer(delivery(age, cache, (total, timing), id));
             return (entry.status, headers, Body::Full(entry.body.clone()));
         }
@@ -186,7 +200,7 @@ fn written(write: impl FnOnce(&mut Text)) -> HeaderValue {
 
 fn push_cache_status(value: &mut Text, cache: CacheStatus) {
     match cache {
-        CacheStatus::Hit { ttl, stale: None } => {
+        CacheStatus::Hit { ttl: ttl @ 0.., stale: None } => {
             value.push("tollgate; hit; ttl=");
             value.push_decimal(ttl.unsigned_abs(), 1);
         }
@@ -223,7 +237,7 @@ fn push_millis(value: &mut Text, duration: Duration) {
 #[derive(Debug)]
 pub struct Reported {
     body: Body,
-    report: Option<Report>,
+    report: Option<Box<Report>>,
 }
 
 impl Reported {
@@ -282,6 +296,8 @@ struct Report {
     timing: Timing,
     bytes: u64,
     whole: bool,
+    /// How long it took, where that is known before it is over.
+    took: Option<Duration>,
 }
 
 impl Report {
@@ -291,9 +307,7 @@ impl Report {
                 self.code = answer.status().as_u16();
                 self.result = answer.cache.result();
                 self.timing = answer.timing;
-                if let CacheStatus::Hit { stale: Some(reason), .. } = answer.cache {
-                    self.stale = Some(reason.as_str());
-                }
+                self.stale = answer.cache.stale().map(Stale::as_str);
             }
             Err(fault) => {
                 let row = fault.kind.row();
@@ -314,7 +328,7 @@ impl Drop for Report {
         let (client, route) = (self.notes.client.get(), self.notes.route.get());
         let client = client.map(|client| client.place());
         let meters = route.and_then(|route| reports.routes.get(route.place())).unwrap_or(&reports.none);
-        let duration = reports.clock.now().since(self.began);
+        let duration = self.took.unwrap_or_else(|| reports.clock.now().since(self.began));
         meters.count(client, self.code, self.result, duration.as_secs_f64());
         if let Some(reason) = self.stale {
             meters.count_stale(reason);

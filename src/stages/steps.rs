@@ -18,6 +18,7 @@ use crate::rules::message::{HeadRules, Objection, forwards_left, normalized};
 use crate::rules::params::{Params, Refusal};
 use crate::rules::routes::{Methods, Routes};
 use crate::rules::understanding::{Reading, prefers_strict, stated_timeout};
+use crate::rules::walks;
 use crate::state::limits::{AddressLimit, ClientLimit};
 use crate::state::remembered::Remembered;
 
@@ -210,7 +211,8 @@ impl Decide<Routed> for Understand {
         let Some(lens) = self.lenses.get(route.place()) else {
             return Next::refuse(FaultKind::NoSuchRoute);
         };
-        let Arrival { method, uri, version, headers, body, peer, at, notes, interim, .. } = *arrival;
+        let Arrival { method, mut uri, version, headers, body, peer, at, notes, interim, .. } = *arrival;
+        let walk = lens.reading.window.and_then(|_| walk(&mut uri, &headers));
         let strict = self.strict.get(client.place()).is_some_and(|strict| *strict);
         let question = match self.question(lens, (route, &uri), strict || prefers_strict(&headers)) {
             Ok(question) => question,
@@ -236,8 +238,21 @@ impl Decide<Routed> for Understand {
             hurried,
             peer,
             interim,
+            walk,
         })
     }
+}
+
+/// The token of the walk that a request goes on with: from its query, which is then without it, or else from its field.
+fn walk(uri: &mut Uri, headers: &HeaderMap) -> Option<HeaderValue> {
+    let taken = uri.path_and_query().map(PathAndQuery::as_str).and_then(walks::taken_from);
+    if let Some((target, token)) = taken
+        && let Ok(without) = Uri::try_from(target)
+    {
+        *uri = without;
+        return Some(token);
+    }
+    headers.get(walks::FIELD).cloned()
 }
 
 impl Understand {

@@ -13,7 +13,9 @@ use super::relay::Relay;
 use crate::model::cache_status::CacheStatus;
 use crate::model::entry::Entry;
 use crate::model::exchange::{ClientId, Timing};
+use crate::model::fault::Called;
 use crate::model::key::{BuildKeyHasher, Key};
+use crate::model::urgency::Urgency;
 use crate::model::{Fault, FaultKind, Moment, Sent};
 
 /// Every flight under way. Clones share them; a reload keeps them, so that what was asked before it is not asked twice.
@@ -40,7 +42,9 @@ pub struct Underway {
     pub land: watch::Sender<Option<Landing>>,
     /// What is erased after this moment is not brought to whoever asks later.
     pub began: Moment,
-    /// Until when its call waits for a grant.
+    /// How urgently its call waits for a grant: those who join raise it.
+    pub urgency: Arc<Urgency>,
+    /// Until when whoever began it waits.
     pub deadline: Moment,
     /// Whose call it is, and by which way it came.
     pub client: (usize, ClientId),
@@ -179,5 +183,5 @@ impl Drop for Place {
 }
 
 fn lost() -> Landing {
-    Landing::Failed(FaultKind::Internal.into())
+    Landing::Failed(Fault::new(FaultKind::Internal).called(Called::Maybe))
 }

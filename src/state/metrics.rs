@@ -29,12 +29,30 @@ pub struct Metrics {
     pub quota_remaining: IntGaugeVec,
     /// `tollgate_quota_wait_seconds{account}`
     pub quota_wait: HistogramVec,
+    /// `tollgate_usage_total{client,route,result}`
+    pub usage: IntCounterVec,
+    /// `tollgate_calls_total{client,route,reason}`
+    pub calls: IntCounterVec,
+    /// `tollgate_shadow_total{limit}`
+    pub shadow: IntCounterVec,
     /// `tollgate_params_total{route,param,rule}`
     pub params: IntCounterVec,
     /// `tollgate_faults_total{kind}`
     pub faults: IntCounterVec,
     /// `tollgate_stale_total{route,reason}`
     pub stale: IntCounterVec,
+    /// `tollgate_pages_shifts_total{route}`
+    pub shifts: IntCounterVec,
+    /// `tollgate_pages_restarts_total{route,reason}`
+    pub restarts: IntCounterVec,
+    /// `tollgate_pages_beliefs_total{route,belief}`
+    pub beliefs: IntCounterVec,
+    /// `tollgate_pages_forwarded_total{route,reason}`
+    pub forwarded: IntCounterVec,
+    /// `tollgate_pages_unsliceable_total{route,reason}`
+    pub unsliceable: IntCounterVec,
+    /// `tollgate_walks_total{route,state}`
+    pub walks: IntCounterVec,
     /// `tollgate_account_paused{account}`
     pub account_paused: IntGaugeVec,
     /// `tollgate_breaker_open{upstream}`
@@ -137,6 +155,21 @@ impl Metrics {
                 "How long calls waited for the account.",
                 &["account"],
             )?,
+            usage: make.counter(
+                "tollgate_usage_total",
+                "Requests of each client, by how the cache took part.",
+                &["client", "route", "result"],
+            )?,
+            calls: make.counter(
+                "tollgate_calls_total",
+                "Calls sent upstream for each client, by why.",
+                &["client", "route", "reason"],
+            )?,
+            shadow: make.counter(
+                "tollgate_shadow_total",
+                "What limits in the shadow would have refused.",
+                &["limit"],
+            )?,
             params: make.counter(
                 "tollgate_params_total",
                 "Parameters that were not sent as they came, by the rule that changed them.",
@@ -148,6 +181,36 @@ impl Metrics {
                 &["kind"],
             )?,
             stale: make.counter("tollgate_stale_total", "Stale answers, by reason.", &["route", "reason"])?,
+            shifts: make.counter(
+                "tollgate_pages_shifts_total",
+                "Refreshed first blocks that showed how many items had arrived.",
+                &["route"],
+            )?,
+            restarts: make.counter(
+                "tollgate_pages_restarts_total",
+                "Collections that started over, by reason.",
+                &["route", "reason"],
+            )?,
+            beliefs: make.counter(
+                "tollgate_pages_beliefs_total",
+                "What was learned of an upstream's pages.",
+                &["route", "belief"],
+            )?,
+            forwarded: make.counter(
+                "tollgate_pages_forwarded_total",
+                "Windows that were forwarded as they were asked, by reason.",
+                &["route", "reason"],
+            )?,
+            unsliceable: make.counter(
+                "tollgate_pages_unsliceable_total",
+                "Answers that no window can be cut from, by reason.",
+                &["route", "reason"],
+            )?,
+            walks: make.counter(
+                "tollgate_walks_total",
+                "Windows that were answered, by how their generation was chosen; `ended`: a token's was gone.",
+                &["route", "state"],
+            )?,
             account_paused: make.gauges(
                 "tollgate_account_paused",
                 "1 while an account rests.",
@@ -204,11 +267,14 @@ pub struct RouteMeters {
     results: [(&'static str, IntCounter, Histogram); RESULTS.len()],
     /// `200` for each client, the way of nearly every request.
     ok: Vec<IntCounter>,
+    /// What each client got, by the place of the result.
+    usage: Vec<[IntCounter; RESULTS.len()]>,
     clients: Vec<String>,
 }
 
 /// Every `result` an answer can have, and `fault`.
-const RESULTS: [&str; 7] = ["hit", "miss", "stale", "revalidated", "collapsed", "bypass", "fault"];
+pub const RESULTS: [&str; 8] =
+    ["hit", "sliced", "miss", "stale", "revalidated", "collapsed", "bypass", "fault"];
 
 impl RouteMeters {
     /// The handles of the route called `name` for these clients.
@@ -224,6 +290,10 @@ impl RouteMeters {
             ok: clients
                 .iter()
                 .map(|client| metrics.requests.with_label_values(&[name, client, "200"]))
+                .collect(),
+            usage: clients
+                .iter()
+                .map(|client| RESULTS.map(|result| metrics.usage.with_label_values(&[client, name, result])))
                 .collect(),
             name: name.to_owned(),
             clients: clients.to_vec(),
@@ -244,9 +314,13 @@ impl RouteMeters {
                     .inc();
             }
         }
-        if let Some((_, counter, histogram)) = self.results.iter().find(|(held, ..)| *held == result) {
+        if let Some(place) = self.results.iter().position(|(held, ..)| *held == result) {
+            let (_, counter, histogram) = &self.results[place];
             counter.inc();
             histogram.observe(seconds);
+            if let Some(usage) = client.and_then(|client| self.usage.get(client)) {
+                usage[place].inc();
+            }
         }
     }
 

@@ -88,6 +88,7 @@ mod tests {
             understood: None,
             changes: Vec::new(),
             window: None,
+            collection: None,
         })
     }
 

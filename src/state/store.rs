@@ -16,8 +16,10 @@ use crate::model::entry::Entry;
 use crate::model::fields::Fields;
 use crate::model::key::{BuildKeyHasher, Key};
 use crate::model::moment::Moment;
+use crate::rules::groups;
 use crate::rules::ranges::{self, Within};
 use crate::rules::vary;
+use crate::state::collections::Collection;
 
 /// The most variants of one answer (RFC 9111 §4.1) that are kept; the oldest goes.
 const MOST_VARIANTS: usize = 8;
@@ -35,20 +37,46 @@ const MOST_REMEMBERED: u64 = 100_000;
 /// The entries. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Store {
-    cache: Cache<Key, Variants, BuildKeyHasher>,
+    pub(super) cache: Cache<Key, Kept, BuildKeyHasher>,
     /// Keys whose answers are nobody else's.
     unshared: Cache<Key, (), BuildKeyHasher>,
     /// What was erased, and when: a call begun before must not bring it back.
     erased: Cache<Key, Moment, BuildKeyHasher>,
     erased_groups: Cache<Bytes, Moment>,
+    /// The same by the hashes that entries keep of what their items are about.
+    erased_tags: Cache<u64, Moment>,
     /// When everything was.
     cleared: Arc<AtomicU64>,
     /// The lists of names that entries share.
     shapes: Arc<Shapes>,
 }
 
-/// Every variant kept under one key, the newest first.
-type Variants = Arc<[Arc<Entry>]>;
+/// What is kept under one key.
+#[derive(Debug, Clone)]
+pub(super) enum Kept {
+    /// Every variant of an answer, the newest first.
+    Answers(Arc<[Arc<Entry>]>),
+    /// What is known of a collection, for every variant of it.
+    Collections(Arc<[Arc<Collection>]>),
+}
+
+impl Kept {
+    /// The answers.
+    fn answers(&self) -> &[Arc<Entry>] {
+        match self {
+            Self::Answers(answers) => answers,
+            Self::Collections(_) => &[],
+        }
+    }
+
+    /// The collections.
+    pub(super) fn collections(&self) -> &[Arc<Collection>] {
+        match self {
+            Self::Answers(_) => &[],
+            Self::Collections(collections) => collections,
+        }
+    }
+}
 
 /// What looking found.
 #[derive(Debug)]
@@ -57,6 +85,8 @@ pub enum Found {
     Entry(Arc<Entry>),
     /// Entries, but none these headers select.
     OtherVariant,
+    /// Parts alone.
+    Parts,
     /// Nothing.
     Nothing,
 }
@@ -66,7 +96,7 @@ impl Store {
     pub fn new(max_bytes: u64) -> Self {
         let cache = Cache::builder()
             .max_capacity(max_bytes)
-            .weigher(|key: &Key, variants: &Variants| weight(key, variants))
+            .weigher(|key: &Key, kept: &Kept| weight(key, kept))
             .build_with_hasher(BuildKeyHasher::default());
         Self {
             cache,
@@ -79,6 +109,7 @@ impl Store {
                 .time_to_live(REMEMBERED)
                 .build_with_hasher(BuildKeyHasher::default()),
             erased_groups: Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(REMEMBERED).build(),
+            erased_tags: Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(REMEMBERED).build(),
             cleared: Arc::default(),
             shapes: Arc::default(),
         }
@@ -88,8 +119,8 @@ impl Store {
     pub fn find<'a>(&self, key: &Key, sent: impl Fn(&HeaderName) -> Option<Cow<'a, [u8]>>) -> Found {
         match self.cache.get(key) {
             None => Found::Nothing,
-            Some(variants) => selected(&variants, sent)
-                .map_or_else(|| nothing(&variants), |entry| Found::Entry(entry.clone())),
+            Some(kept) => selected(kept.answers(), sent)
+                .map_or_else(|| nothing(kept.answers()), |entry| Found::Entry(entry.clone())),
         }
     }
 
@@ -97,7 +128,7 @@ impl Store {
     /// fields that the newest answer's `Vary` names.
     pub fn variant<'a>(&self, key: &Key, sent: impl Fn(&HeaderName) -> Option<Cow<'a, [u8]>>) -> Key {
         let variants = self.cache.get(key);
-        let varying = variants.iter().flat_map(|held| held.iter()).find(|entry| !entry.selectors.is_empty());
+        let varying = variants.iter().flat_map(Kept::answers).find(|entry| !entry.selectors.is_empty());
         let Some(varying) = varying else { return key.clone() };
         let values = vary::course(varying, sent);
         // A field that is absent differs from one that is empty.
@@ -115,14 +146,25 @@ impl Store {
         sent: impl Fn(&HeaderName) -> Option<Cow<'a, [u8]>>,
     ) -> Option<(Arc<Entry>, Within)> {
         let variants = self.cache.get(key)?;
-        let mut parts = variants.iter().filter(|entry| entry.part.is_some() && vary::selects(entry, &sent));
+        let mut parts =
+            variants.answers().iter().filter(|entry| entry.part.is_some() && vary::selects(entry, &sent));
         parts.find_map(|entry| Some((entry.clone(), ranges::within(entry, range)?)))
+    }
+
+    /// Looks for a part that one more call could complete, all else being as in [`Store::find`].
+    pub fn find_completable<'a>(
+        &self,
+        key: &Key,
+        sent: impl Fn(&HeaderName) -> Option<Cow<'a, [u8]>>,
+    ) -> Option<Arc<Entry>> {
+        let fits = |entry: &&Arc<Entry>| ranges::is_completable(entry) && vary::selects(entry, &sent);
+        self.cache.get(key)?.answers().iter().find(fits).cloned()
     }
 
     /// Every part kept under `key`.
     pub fn parts(&self, key: &Key) -> Vec<Arc<Entry>> {
         let variants = self.cache.get(key);
-        let parts = variants.iter().flat_map(|variants| variants.iter()).filter(|entry| entry.part.is_some());
+        let parts = variants.iter().flat_map(Kept::answers).filter(|entry| entry.part.is_some());
         parts.cloned().collect()
     }
 
@@ -136,71 +178,122 @@ impl Store {
     ///
     /// It replaces what its own request, which `sent` these fields, would have selected.
     pub fn insert(&self, key: &Key, entry: &Arc<Entry>, sent: &HeaderMap, began: Moment) -> bool {
-        let is_erased = || self.erased(key, &entry.groups, began).is_some();
+        let is_erased = || self.erased_since(key, entry, began).is_some();
         if is_erased() {
             return false;
         }
         self.unshared.invalidate(key);
         self.cache.entry(key.clone()).and_upsert_with(|held| {
             let held = held.map(moka::Entry::into_value);
-            let others = held.iter().flat_map(|variants| variants.iter());
+            let others = held.iter().flat_map(Kept::answers);
             let others = others.filter(|held| !replaces(entry, held, sent)).take(MOST_VARIANTS - 1);
-            std::iter::once(entry.clone()).chain(others.cloned()).collect()
+            Kept::Answers(std::iter::once(entry.clone()).chain(others.cloned()).collect())
         });
         // Whoever erased it between the look and the insertion may have looked before it stood there.
         if is_erased() {
-            self.retain(key, |held| !Arc::ptr_eq(held, entry));
+            self.forget(key, entry);
             return false;
         }
         true
+    }
+
+    /// Keeps `entry` no longer under `key`; the same may be kept again.
+    pub fn forget(&self, key: &Key, entry: &Arc<Entry>) {
+        self.retain(key, |held| !std::ptr::eq(held, Arc::as_ptr(entry)), |_| true);
     }
 
     /// Forgets everything kept under `key`, at `now`; how many entries that were.
     pub fn remove(&self, key: &Key, now: Moment) -> usize {
         self.erased.insert(key.clone(), now);
         self.unshared.invalidate(key);
-        self.retain(key, |_| false)
+        self.retain(key, |_| false, |_| false)
     }
 
     /// Ends the freshness of everything kept under `key`, at `now`; how many entries that were.
     pub fn expire(&self, key: &Key, now: Moment) -> usize {
         self.erased.insert(key.clone(), now);
         let held = self.cache.get(key);
-        held.iter().flat_map(|variants| variants.iter()).map(|entry| entry.expire(now)).count()
+        let blocks: usize =
+            held.iter().flat_map(Kept::collections).map(|held| held.expire(|_| true, now)).sum();
+        blocks + held.iter().flat_map(Kept::answers).map(|entry| entry.expire(now)).count()
     }
 
-    /// Forgets what under `key` is not to be kept; how many entries that were.
-    fn retain(&self, key: &Key, keep: impl Fn(&Arc<Entry>) -> bool) -> usize {
+    /// Forgets what under `key` is not to be kept; how many entries that were, each block of a collection being one.
+    fn retain(
+        &self,
+        key: &Key,
+        keep: impl Fn(&Entry) -> bool,
+        keep_collection: impl Fn(&Collection) -> bool,
+    ) -> usize {
         let mut gone = 0;
         self.cache.entry(key.clone()).and_compute_with(|held| {
-            let Some(held) = held.map(moka::Entry::into_value) else { return Op::Nop };
-            let left: Variants = held.iter().filter(|entry| keep(entry)).cloned().collect();
-            gone = held.len() - left.len();
-            match left.len() {
-                0 => Op::Remove,
-                _ if gone == 0 => Op::Nop,
-                _ => Op::Put(left),
+            let left = match held.map(moka::Entry::into_value) {
+                None => return Op::Nop,
+                Some(Kept::Answers(held)) => {
+                    let left: Arc<[_]> = held.iter().filter(|entry| keep(entry)).cloned().collect();
+                    gone = held.len() - left.len();
+                    (!left.is_empty()).then_some(Kept::Answers(left))
+                }
+                Some(Kept::Collections(held)) => {
+                    let (left, ended): (Vec<_>, Vec<_>) =
+                        held.iter().cloned().partition(|held| keep_collection(held));
+                    gone = ended.iter().map(|held| held.blocks().max(1)).sum();
+                    (!left.is_empty()).then(|| Kept::Collections(left.into()))
+                }
+            };
+            match left {
+                None => Op::Remove,
+                Some(_) if gone == 0 => Op::Nop,
+                Some(left) => Op::Put(left),
             }
         });
         gone
     }
 
-    /// Forgets every entry that belongs to `group`, at `now`; how many that were. Looks at every entry there is.
+    /// Forgets every entry that belongs to `group`, at `now`; how many that were. A collection one of whose blocks does is
+    /// forgotten as a whole, and its walks end. Looks at every entry there is.
     pub fn remove_group(&self, group: &Bytes, now: Moment) -> usize {
-        self.erased_groups.insert(group.clone(), now);
-        let belongs = |entry: &Arc<Entry>| entry.groups.contains(group);
-        let keys = self.cache.iter().filter(|(_, variants)| variants.iter().any(belongs));
+        let tag = self.note_erased(group, now);
+        let belongs = |entry: &Entry| entry.belongs(group, tag);
+        let keys = self.cache.iter().filter(|(_, kept)| {
+            kept.answers().iter().any(|entry| belongs(entry))
+                || kept.collections().iter().any(|held| held.any(belongs))
+        });
         let keys: Vec<_> = keys.map(|(key, _)| Key::clone(&key)).collect();
-        keys.iter().map(|key| self.retain(key, |entry| !belongs(entry))).sum()
+        keys.iter().map(|key| self.retain(key, |entry| !belongs(entry), |held| !held.any(belongs))).sum()
     }
 
     /// Ends the freshness of every entry that belongs to `group`, at `now`; how many that were.
     pub fn expire_group(&self, group: &Bytes, now: Moment) -> usize {
-        self.erased_groups.insert(group.clone(), now);
-        let belongs = |entry: &&Arc<Entry>| entry.groups.contains(group);
-        let expire =
-            |(_, held): (_, Variants)| held.iter().filter(belongs).map(|entry| entry.expire(now)).count();
+        let tag = self.note_erased(group, now);
+        let expire = |(_, kept): (_, Kept)| {
+            let entries = kept.answers().iter().filter(|entry| entry.belongs(group, tag));
+            let blocks =
+                kept.collections().iter().map(|held| held.expire(|entry| entry.belongs(group, tag), now));
+            entries.map(|entry| entry.expire(now)).count() + blocks.sum::<usize>()
+        };
         self.cache.iter().map(expire).sum()
+    }
+
+    fn note_erased(&self, group: &Bytes, now: Moment) -> u64 {
+        let tag = groups::tag(group);
+        self.erased_groups.insert(group.clone(), now);
+        self.erased_tags.insert(tag, now);
+        tag
+    }
+
+    /// When last, after `began`, what `entry` holds was erased under `key`, in whichever way.
+    pub fn erased_since(&self, key: &Key, entry: &Entry, began: Moment) -> Option<Moment> {
+        let tagged = entry.tags.iter().filter_map(|tag| self.erased_tags.get(tag)).max();
+        self.erased(key, &entry.groups, began).max(tagged.filter(|at| *at > began))
+    }
+
+    /// Counts what is held under `key` as it is now: an entry may have been given codings.
+    pub fn weigh_again(&self, key: &Key) {
+        self.cache.entry(key.clone()).and_compute_with(|held| match held {
+            Some(held) => Op::Put(held.into_value()),
+            None => Op::Nop,
+        });
     }
 
     /// An answer to `key` was nobody else's: for a while, nobody waits for another's.
@@ -274,11 +367,16 @@ fn selected<'a, 'v>(
 }
 
 fn nothing(variants: &[Arc<Entry>]) -> Found {
-    if variants.iter().any(|entry| entry.part.is_none()) { Found::OtherVariant } else { Found::Nothing }
+    match variants.iter().any(|entry| entry.part.is_none()) {
+        true => Found::OtherVariant,
+        false => Found::Parts,
+    }
 }
 
-fn weight(key: &Key, variants: &Variants) -> u32 {
-    let bytes = OVERHEAD + key.size() + variants.iter().map(|entry| entry.size()).sum::<usize>();
+fn weight(key: &Key, kept: &Kept) -> u32 {
+    let answers = kept.answers().iter().map(|entry| entry.size());
+    let collections = kept.collections().iter().map(|held| held.size());
+    let bytes = OVERHEAD + key.size() + answers.chain(collections).sum::<usize>();
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 

@@ -91,31 +91,32 @@ async fn a_failed_refresh_postpones_the_next_and_says_why() {
 /// by, what the client sees). `stale_if_error` is 100 s.
 #[tokio::test(start_paused = true)]
 async fn stale_stands_in_for_failures_within_its_window() {
-    let stale = |detail: &str, over: u64| format!("hit; ttl=-{over}; detail={detail}");
-    let cases: [(Act, &str, u16); 8] = [
-        (Act::Unreachable(s(0)), "unreachable", 502),
-        (Act::Timeout(s(0)), "unreachable", 504),
-        (Act::Broken, "unreachable", 502),
-        (Act::Panic, "upstream-error", 500),
-        (reply(500, "").into(), "upstream-error", 500),
-        (reply(503, "").into(), "upstream-error", 503),
-        (reply(429, "").into(), "paused", 429),
-        (reply(401, "").into(), "paused", 502),
+    let stale = |how: &str, detail: &str, over: u64| format!("{how}; ttl=-{over}; detail={detail}");
+    // The third column is how `Cache-Status` begins where the call was made: `hit` is only what nobody was asked about.
+    let cases: [(Act, &str, &str, u16); 8] = [
+        (Act::Unreachable(s(0)), "unreachable", "hit", 502),
+        (Act::Timeout(s(0)), "unreachable", "fwd=stale", 504),
+        (Act::Broken, "unreachable", "fwd=stale", 502),
+        (Act::Panic, "upstream-error", "fwd=stale", 500),
+        (reply(500, "").into(), "upstream-error", "fwd=stale; fwd-status=500", 500),
+        (reply(503, "").into(), "upstream-error", "fwd=stale; fwd-status=503", 503),
+        (reply(429, "").into(), "paused", "fwd=stale; fwd-status=429", 429),
+        (reply(401, "").into(), "paused", "fwd=stale", 502),
     ];
-    for (act, reason, status) in cases {
+    for (act, reason, called, status) in cases {
         let world = caching("ttl = \"30s\"\nstale_if_error = \"100s\"");
         world.get("/r").send().await;
         let played = act.clone();
         world.upstream.plays(move |_| played.clone());
         pass(s(31)).await;
-        assert_eq!(world.get("/r").send().await.cache(), stale(reason, 1), "{act:?}");
+        assert_eq!(world.get("/r").send().await.cache(), stale(called, reason, 1), "{act:?}");
         // While the failure speaks nobody asks; then somebody does.
-        assert_eq!(world.get("/r").send().await.cache(), stale(reason, 1), "{act:?}");
+        assert_eq!(world.get("/r").send().await.cache(), stale("hit", reason, 1), "{act:?}");
         assert_eq!(world.calls(), 2, "{act:?}");
         pass(s(1)).await;
-        assert_eq!(world.get("/r").send().await.cache(), stale(reason, 2), "{act:?}");
+        assert_eq!(world.get("/r").send().await.cache(), stale(called, reason, 2), "{act:?}");
         pass(s(97) + ms(999)).await;
-        assert_eq!(world.get("/r").send().await.cache(), stale(reason, 100), "{act:?}");
+        assert_eq!(world.get("/r").send().await.cache(), stale(called, reason, 100), "{act:?}");
         pass(ms(1)).await;
         assert_eq!(world.get("/r").send().await.status, status, "{act:?}");
         world.quiet().await;
@@ -339,7 +340,7 @@ async fn other_methods_and_bodies_pass_by() {
             assert_eq!(got.cache(), "fwd=method; fwd-status=200");
         }
     }
-    assert_eq!(world.get("/r").body("x").send().await.cache(), "fwd=method; fwd-status=200");
+    assert_eq!(world.get("/r").body("x").send().await.cache(), "fwd=bypass; fwd-status=200");
     assert_eq!(world.calls(), 5);
     assert_eq!(world.get("/r").send().await.cache(), "fwd=uri-miss; fwd-status=200; stored");
     let off = caching("enabled = false");
@@ -450,4 +451,91 @@ async fn nobody_waits_for_an_answer_that_would_be_somebody_elses() {
     assert!(second.iter().all(|got| got.took == s(1)), "now they know");
     assert_eq!(world.calls(), 16);
     world.quiet().await;
+}
+
+/// RFC 9211: each outcome is told as what happened, one after another on one key.
+#[tokio::test(start_paused = true)]
+async fn cache_status_is_true_of_every_outcome() {
+    let world = World::new(&Config {
+        route: "forward_headers = \"all\"\nmethods = [\"GET\", \"POST\"]",
+        cache: "honour_request_directives = true\nstale_if_error = \"60s\"",
+        ..Config::default()
+    });
+    world.upstream.plays(|heard| {
+        let status = match heard.header("if-none-match") {
+            _ if heard.n > 6 => 503,
+            Some("\"a\"") => 304,
+            _ => 200,
+        };
+        let body = if status == 304 { "" } else { "x" };
+        let reply = reply(status, body).with("etag", "\"a\"").with("vary", "accept");
+        reply.with("cache-control", if heard.method == Method::POST { "no-store" } else { "max-age=10" })
+    });
+    let none = ("x-none", "");
+    for (after, (name, value), told) in [
+        (0, none, "fwd=uri-miss; fwd-status=200; stored"),
+        (0, none, "hit; ttl=10"),
+        (4, none, "hit; ttl=6"),
+        (0, ("accept", "a/b"), "fwd=vary-miss; fwd-status=200; stored"),
+        (0, ("cache-control", "no-cache"), "fwd=request; fwd-status=304; stored"),
+        (0, ("if-none-match", "\"a\""), "hit; ttl=10"),
+        (0, ("range", "bytes=0-0"), "hit; ttl=10"),
+        (12, ("cache-control", "max-stale=5"), "hit; ttl=-2"),
+        (0, none, "fwd=stale; fwd-status=304; stored"),
+        (0, ("cache-control", "no-store"), "hit; ttl=10"),
+        // It erases what is held; from the seventh call on the upstream fails.
+        (0, ("x-post", ""), "fwd=method; fwd-status=200"),
+        (0, none, "fwd=uri-miss; fwd-status=200; stored"),
+        (11, none, "fwd=stale; fwd-status=503; ttl=-1; detail=upstream-error"),
+        (0, none, "hit; ttl=-1; detail=upstream-error"),
+    ] {
+        pass(s(after)).await;
+        let method = if name == "x-post" { Method::POST } else { Method::GET };
+        let got = world.ask(method, "/r").with(name, value).send().await;
+        assert_eq!(got.cache(), told, "{name}: {value}, call {}", world.calls());
+    }
+    let off = World::new(&Config { cache: "enabled = false", ..Config::default() });
+    assert_eq!(off.get("/r").send().await.cache(), "fwd=bypass; fwd-status=200");
+}
+
+/// What only the operator's word shares is not given to somebody the upstream knows, by whatever field the route says so.
+#[tokio::test(start_paused = true)]
+async fn a_field_that_says_who_asks_counts_as_authorization() {
+    let world = World::new(&Config {
+        route: "forward_headers = \"all\"",
+        cache: "ttl = \"30s\"\ncredential_headers = [\"x-user\"]",
+        ..Config::default()
+    });
+    world.get("/r").send().await;
+    for name in ["x-user", "authorization", "cookie"] {
+        for _ in 0..2 {
+            let got = world.get("/r").with(name, "ana").send().await;
+            assert_eq!(got.cache(), "fwd=request; fwd-status=200", "{name}");
+        }
+    }
+    assert_eq!((world.get("/r").send().await.cache(), world.calls()), ("hit; ttl=30", 7));
+}
+
+/// A soft purge ends freshness and leaves what may be given stale, which is counted from then on.
+#[tokio::test(start_paused = true)]
+async fn what_was_purged_softly_is_stale_from_then_on() {
+    let world = caching("ttl = \"30s\"\nstale_if_error = \"100s\"");
+    world.upstream.plays(|heard| match heard.header("if-none-match") {
+        Some("\"a\"") if heard.n > 2 => reply(304, ""),
+        _ if heard.n == 2 => reply(503, ""),
+        _ => reply(200, "one").with("etag", "\"a\""),
+    });
+    world.get("/r").send().await;
+    pass(s(5)).await;
+    assert_eq!(
+        (world.purge("soft=true&request=GET /r"), world.purge("soft=true&request=GET /r?q=1")),
+        (1, 0)
+    );
+    let stale = world.get("/r").send().await;
+    assert_eq!(stale.cache(), "fwd=stale; fwd-status=503; ttl=-1; detail=upstream-error");
+    pass(s(2)).await;
+    assert_eq!(world.get("/r").send().await.cache(), "fwd=stale; fwd-status=304; stored");
+    assert_eq!(world.get("/r").send().await.cache(), "hit; ttl=30");
+    assert_eq!(world.purge("request=GET /r"), 1);
+    assert_eq!(world.get("/r").send().await.cache(), "fwd=uri-miss; fwd-status=200; stored");
 }

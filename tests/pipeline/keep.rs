@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tollgate::model::BodyError;
 
-use crate::world::{Config, Latch, World, all, pass, reply, s, settle};
+use crate::world::{Config, Got, Latch, Reply, World, all, pass, reply, s, settle};
 
 const PRIVATE_ASIDE: &str = "ttl = \"30s\"\nttl_overrides = [\"private\"]";
 
@@ -111,7 +111,7 @@ async fn half_a_body_is_answered_with_what_is_held() {
     world.upstream.plays(|_| reply(200, "half").cut(BodyError::Truncated));
     pass(s(40)).await;
     let got = world.get("/r").send().await;
-    assert_eq!((got.text(), got.cache()), ("/v1/r #1", "hit; ttl=-10; detail=unreachable"));
+    assert_eq!((got.text(), got.cache()), ("/v1/r #1", "fwd=stale; ttl=-10; detail=unreachable"));
     world.quiet().await;
 }
 
@@ -194,4 +194,79 @@ async fn fields_of_one_delivery_are_made_anew() {
         (Some("5"), Some("1"), None)
     );
     assert_eq!(got.header("via"), Some("1.1 tollgate"));
+}
+
+/// What the upstream says of its account's limits is about one moment, and what it says to the gate is for the gate.
+#[tokio::test(start_paused = true)]
+async fn words_for_the_gate_and_about_one_moment_are_not_replayed() {
+    let fields = ["ratelimit", "ratelimit-policy", "x-ratelimit-remaining", "x-rate-limit-reset"];
+    let told = |got: &Got| fields.iter().filter(|name| got.header(name).is_some()).count();
+    let world = World::new(&Config::default());
+    world.upstream.plays(move |heard| {
+        let status = if heard.target.ends_with("q=busy") { 429 } else { 200 };
+        let reply = reply(status, "x").with("tollgate-cache-control", "stale-if-error=5").with("x-rate", "1");
+        fields.iter().fold(reply, |reply, name| reply.with(name, "9"))
+    });
+    for _ in 0..2 {
+        let got = world.get("/r").send().await;
+        assert_eq!((told(&got), got.header("x-rate")), (0, Some("1")));
+        assert_eq!(got.header("tollgate-cache-control"), None);
+        // What is told and not kept says all of it.
+        let busy = world.get("/r?q=busy").send().await;
+        assert_eq!((busy.status, told(&busy), busy.header("tollgate-cache-control")), (429, 4, None));
+    }
+    assert_eq!(world.calls(), 3);
+}
+
+/// RFC 9111 §3.3, §3.4: what a part lacks is asked for alone, under a strong validator; where something else comes, the
+/// whole is. Each case: the part's tag, what the upstream says to the request for the rest, and all that it was asked.
+#[tokio::test(start_paused = true)]
+async fn a_part_is_completed_by_what_it_lacks() {
+    let rest = || {
+        let reply = reply(206, "56789").with("content-range", "bytes 5-9/10").with("etag", "\"a\"");
+        reply.with("cache-control", "max-age=60")
+    };
+    let whole = || reply(200, "0123456789").with("etag", "\"b\"").with("cache-control", "max-age=60");
+    let cases: [(&str, Reply, &[Option<&str>], &str); 7] = [
+        ("\"a\"", rest(), &[Some("bytes=5-")], "fwd=partial; fwd-status=206; stored"),
+        ("\"a\"", whole(), &[Some("bytes=5-")], "fwd=partial; fwd-status=200; stored"),
+        // An upstream that does not mind `If-Range`, or whose answer leaves a gap.
+        ("\"c\"", rest(), &[Some("bytes=5-"), None], "fwd=partial; fwd-status=200; stored"),
+        (
+            "\"a\"",
+            reply(206, "9").with("content-range", "bytes 9-9/10").with("etag", "\"a\""),
+            &[Some("bytes=5-"), None],
+            "fwd=partial; fwd-status=200; stored",
+        ),
+        ("\"a\"", reply(416, ""), &[Some("bytes=5-"), None], "fwd=partial; fwd-status=200; stored"),
+        // Without a strong validator nothing may be joined, so nothing is asked for alone.
+        ("W/\"a\"", rest(), &[None], "fwd=partial; fwd-status=200; stored"),
+        ("no tag", rest(), &[None], "fwd=partial; fwd-status=200; stored"),
+    ];
+    for (tag, second, asked, cache) in cases {
+        let world =
+            World::new(&Config { route: "forward_headers = \"all\"", cache: "", ..Config::default() });
+        let replies = (tag.to_owned(), second.clone());
+        world.upstream.plays(move |heard| match (heard.n, heard.header("range")) {
+            (1, _) => reply(206, "01234")
+                .with("content-range", "bytes 0-4/10")
+                .with("etag", replies.0.clone())
+                .with("cache-control", "max-age=60"),
+            (_, Some(_)) => replies.1.clone(),
+            (_, None) => whole(),
+        });
+        world.get("/r").with("range", "bytes=0-4").send().await;
+        let crowd = all(world.crowd(2, "/r").await).await;
+        let heard = world.upstream.heard();
+        let ranges: Vec<_> = heard[1..].iter().map(|heard| heard.header("range")).collect();
+        assert_eq!(ranges, asked, "{tag} {second:?}");
+        let conditions = heard[1..].iter().map(|heard| heard.header("if-range"));
+        assert!(conditions.zip(asked).all(|(tagged, range)| tagged == range.map(|_| tag)), "{heard:?}");
+        assert!(crowd.iter().all(|got| (got.status, got.text()) == (200, "0123456789")), "{crowd:?}");
+        assert!(crowd.iter().all(|got| got.header("content-range").is_none()), "{crowd:?}");
+        assert_eq!(crowd[0].cache(), cache);
+        assert!(world.get("/r").send().await.cache().starts_with("hit"));
+        assert!(world.get("/r").with("range", "bytes=3-6").send().await.text() == "3456");
+        world.quiet().await;
+    }
 }

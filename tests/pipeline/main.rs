@@ -6,8 +6,12 @@
 //! | [`world`] | the gate, the scripted upstream, the clients |
 //! | [`flight`] | one call for everyone who asks the same |
 //! | [`cache`] | what is answered from memory, and until when |
+//! | [`codings`] | what is compressed, and for whom |
 //! | [`keep`] | what of an answer is kept |
+//! | [`pages`] | windows cut from blocks, generations and walks |
 //! | [`quota`] | what is spent, and who waits |
+//! | [`fairness`] | who of those that share an account is served when |
+//! | [`paused`] | what the upstream says of its limits |
 //! | [`credentials`] | what the upstream sees and the client does not |
 //! | [`observe`] | what is counted |
 //! | [`failures`] | the n-th call fails, in every way; an optimisation changes no content |
@@ -19,10 +23,14 @@
 )]
 
 mod cache;
+mod codings;
 mod credentials;
 mod failures;
+mod fairness;
 mod flight;
 mod keep;
 mod observe;
+mod pages;
+mod paused;
 mod quota;
 mod world;

@@ -25,7 +25,7 @@ use tollgate::stages::Stage;
 use tollgate::stages::observe::{Reported, Respond};
 use tollgate::stages::steps::OwnPages;
 use tollgate::state::clock::Clock;
-use tollgate::state::quota::Grant;
+use tollgate::state::grant::Grant;
 
 /// Seconds.
 pub(crate) const fn s(seconds: u64) -> Duration {

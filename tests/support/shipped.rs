@@ -21,6 +21,13 @@ pub fn config(url: &str) -> String {
     text
 }
 
+/// The same, but that each window is a question of its own: for what is about questions, calls and limits.
+pub fn whole(url: &str) -> String {
+    let text = config(url);
+    let pages = text.find("[routes.pages]").expect("config.toml has pages");
+    text[..pages].to_owned()
+}
+
 /// A gate with that, its two secrets in the environment.
 pub fn setup(url: &str) -> Setup {
     with_secrets(Setup::new(config(url)))

@@ -34,4 +34,7 @@ pub(super) fn describe(pages: &Pages, params: &Params, page: &mut Page) {
         page.maybe(&format!("headers.{word}"), header.map(|(_, name)| quote(name)));
     }
     page.maybe("settled_ttl", pages.settled_ttl.map(duration));
+    page.line("max_blocks", pages.max_blocks);
+    page.duration("walk_idle", pages.walk_idle);
+    page.duration("walk_total", pages.walk_total);
 }

@@ -13,10 +13,11 @@ whole ¦ [server ⏎  ¦ 1:8 ¦  ¦ not TOML
 whole ¦ [server] ⏎ listen = 5s ¦ 2:10 ¦  ¦ not TOML
 base ¦ [server] ⏎ [server] ¦ 8:2 ¦  ¦ duplicate key
 base ¦ [server] ⏎ listen = "a" ⏎ listen = "b" ¦ 9:1 ¦  ¦ duplicate key
-base ¦ [servr] ¦ 7:2 ¦ servr ¦ is not a key; expected one of admin, cache, clients, log, routes, server, upstreams (did you mean `server`?)
+base ¦ [servr] ¦ 7:2 ¦ servr ¦ is not a key; expected one of admin, cache, clients, log, routes, server, state, upstreams (did you mean `server`?)
 base ¦ server = 5 ¦ 7:1 ¦ routes[r].server ¦ is not a key
 base ¦ [server] ⏎ lisen = "127.0.0.1:1" ¦ 8:1 ¦ server.lisen ¦ (did you mean `listen`?)
-base ¦ [state] ⏎ dir = "x" ¦ 7:2 ¦ state ¦ is not supported in this version
+base ¦ [state] ⏎ dir = "" ¦ 8:7 ¦ state.dir ¦ is empty
+account ¦ quota = [{ requests = 10, per = "day" }] ¦ 1:1 ¦ the quota of account `a` ¦ is counted by the day and would be forgotten by a restart; expected [state] dir, a directory to write it down in
 whole ¦ server = 5 ⏎ [[routes]] ⏎ name = "r" ⏎ path = "/r" ⏎ upstream = "u" ⏎ [upstreams.u] ⏎ url = "http://h" ¦ 1:10 ¦ server ¦ is an integer; expected a table
 base ¦ [[server]] ¦ 7:1 ¦ server ¦ is a list; expected a table
 
@@ -42,7 +43,7 @@ base ¦ [server] ⏎ rate_limit = { requests = 0, per = "1s" } ¦ 8:27 ¦ server
 base ¦ [server] ⏎ rate_limit = { requests = 1, per = "0s" } ¦ 8:36 ¦ server.rate_limit.per ¦ is zero
 base ¦ [server] ⏎ rate_limit = { per = "1s" } ¦ 8:14 ¦ server.rate_limit.requests ¦ is missing
 base ¦ [server] ⏎ rate_limit = { requests = 9000000, per = "1ms" } ¦ 8:14 ¦ server.rate_limit ¦ nanosecond
-base ¦ [server] ⏎ rate_limit = { requests = 1, per = "1s", shadow = true } ¦ 8:42 ¦ server.rate_limit.shadow ¦ not supported in this version
+base ¦ [server] ⏎ rate_limit = { requests = 1, per = "1s", shadow = 1 } ¦ 8:51 ¦ server.rate_limit.shadow ¦ is an integer; expected true or false
 base ¦ [admin] ⏎ listen = "0.0.0.0:9090" ¦ 8:10 ¦ admin.listen ¦ expected `token`
 base ¦ [admin] ⏎ listen = "127.0.0.1:8080" ¦ 8:10 ¦ admin.listen ¦ is the address of [server] too
 base ¦ [log] ⏎ format = "jsn" ¦ 8:10 ¦ log.format ¦ expected "pretty" or "json" (did you mean `json`?)
@@ -72,9 +73,13 @@ account ¦  ¦ 8:1 ¦ upstreams.u.accounts.a.quota ¦ is missing; expected your 
 account ¦ quota = "non" ¦ 10:9 ¦ upstreams.u.accounts.a.quota ¦ (did you mean `none`?)
 account ¦ quota = [] ¦ 10:9 ¦ upstreams.u.accounts.a.quota ¦ is an empty list
 account ¦ quota = [{ requests = 10 }] ¦ 10:10 ¦ upstreams.u.accounts.a.quota[1].per ¦ is missing
-account ¦ quota = [{ requests = 10, per = "day" }] ¦ 10:33 ¦ upstreams.u.accounts.a.quota[1].per ¦ "day" is not supported in this version; expected a sliding window, which is stricter, such as "24h"
-account ¦ quota = [{ requests = 1, per = "1h", reserve = "10%" }] ¦ 10:38 ¦ upstreams.u.accounts.a.quota[1].reserve ¦ not supported in this version
-account ¦ quota = [{ requests = 1, per = "1h", resets = "00:00" }] ¦ 10:38 ¦ upstreams.u.accounts.a.quota[1].resets ¦ not supported in this version
+account ¦ quota = [{ requests = 1, per = "1h", reserve = "95%" }] ¦ 10:48 ¦ upstreams.u.accounts.a.quota[1].reserve ¦ "95%" is no share
+account ¦ quota = [{ requests = 1, per = "1h", resets = "00:00 UTC" }] ¦ 10:47 ¦ upstreams.u.accounts.a.quota[1].resets ¦ is for calendar periods
+account ¦ quota = [{ requests = 1, per = "day", resets = "00:00 Paris" }] ¦ 10:48 ¦ upstreams.u.accounts.a.quota[1].resets ¦ "Paris" is no time zone
+account ¦ quota = [{ requests = 1, per = "day", resets = "25:00 UTC" }] ¦ 10:48 ¦ upstreams.u.accounts.a.quota[1].resets ¦ "25:00" is no time of day
+account ¦ quota = [{ requests = 1, per = "day", resets = "00:00" }] ¦ 10:48 ¦ upstreams.u.accounts.a.quota[1].resets ¦ names no zone
+account ¦ quota = [{ requests = 1, per = "1h", margin = "1s" }] ¦ 10:47 ¦ upstreams.u.accounts.a.quota[1].margin ¦ is for slots that are held from the sending
+account ¦ quota = [{ requests = 1, per = "1h" }, { requests = 2, per = "1h" }] ¦ 10:9 ¦ upstreams.u.accounts.a.quota ¦ has two windows of 3600s
 account ¦ quota = "none" ⏎ price = -1 ¦ 11:9 ¦ upstreams.u.accounts.a.price ¦ is below zero
 account ¦ quota = "none" ⏎ headers.X-Key = "hunter2" ¦ 11:17 ¦ upstreams.u.accounts.a.headers.X-Key ¦ same header twice
 account ¦ quota = "none" ⏎ headers.host = "hunter2" ¦ 11:16 ¦ upstreams.u.accounts.a.headers.host ¦ written by the gate itself

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use http::header::{self, HeaderMap, HeaderName};
+
+use crate::model::coding::Coding;
 
 /// A route's rules of reuse.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,8 +28,12 @@ pub struct Policy {
     pub stale_if_error: Option<Duration>,
     /// The same when it cannot be reached and neither the route nor the upstream said how long.
     pub stale_if_unreachable: Duration,
+    /// Request fields that say who asks: what answers a request with one is shared only by the upstream's own word.
+    pub identifying: Vec<HeaderName>,
     /// Whether request directives that cost calls are obeyed, for clients that may refresh.
     pub honour_request_directives: bool,
+    /// The codings in which answers are kept beside themselves, the favourite first.
+    pub compress: Vec<Coding>,
 }
 
 /// Words of the upstream that an operator's `ttl` sets aside.
@@ -53,12 +60,19 @@ impl Default for Policy {
             stale_while_revalidate: None,
             stale_if_error: None,
             stale_if_unreachable: Duration::from_secs(30),
+            identifying: vec![header::AUTHORIZATION, header::COOKIE],
             honour_request_directives: false,
+            compress: Vec::new(),
         }
     }
 }
 
 impl Policy {
+    /// Whether a request that sends these fields says who asks.
+    pub(super) fn identifies(&self, sent: &HeaderMap) -> bool {
+        self.identifying.iter().any(|name| sent.contains_key(name))
+    }
+
     /// The operator's lifetime for `status`.
     pub(super) fn ttl_of(&self, status: StatusCode) -> Option<Duration> {
         let stated = self.ttl_for.iter().find(|(of, _)| *of == status).map(|(_, ttl)| *ttl);

@@ -82,7 +82,7 @@ fn answered(words: &str, method: &Method, sent: &str, (code, said): (u16, &str))
 fn named(admission: &Admission) -> String {
     match admission {
         Admission::Keep(_) => "Keep".into(),
-        Admission::Share => "Share".into(),
+        Admission::Share(_) => "Share".into(),
         Admission::Refuse(reason) => format!("{reason:?}"),
     }
 }

@@ -1,0 +1,96 @@
+//! What comes back on the way of a request: an upstream's answer or one from memory, with how the cache took part and
+//! where the time went.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{self, HeaderMap};
+
+use super::body::Body;
+use super::cache_status::CacheStatus;
+use super::entry::Entry;
+use super::moment::Moment;
+
+/// What a client gets when nothing went wrong at the gate: an upstream's own error is an answer too.
+#[derive(Debug)]
+pub struct Answer {
+    /// What is answered.
+    pub content: Content,
+    /// How the cache took part (RFC 9211).
+    pub cache: CacheStatus,
+    /// Where the time went.
+    pub timing: Timing,
+}
+
+/// What is answered.
+#[derive(Debug)]
+pub enum Content {
+    /// A response that is all here and may be shared, of this age.
+    Held(Arc<Entry>, Duration),
+    /// A response that is nobody else's.
+    Passed(Passed),
+}
+
+/// A response that is passed on as it comes.
+#[derive(Debug)]
+pub struct Passed {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields, without those of the upstream's connection.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Body,
+    /// When its head arrived.
+    pub arrived: Moment,
+}
+
+/// Where an answer's time went, the gate's own aside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// Waiting for a grant or for somebody else's call.
+    pub wait: Duration,
+    /// From the call's first byte to its answer's head.
+    pub upstream: Option<Duration>,
+}
+
+impl Content {
+    /// What one client gets of an entry of this age: a status, fields and a body made for it.
+    pub fn cut(
+        entry: &Entry,
+        age: Duration,
+        cache: CacheStatus,
+        (status, mut headers, body): (StatusCode, HeaderMap, Bytes),
+    ) -> Self {
+        if cache.is_from_memory() || age >= Duration::from_secs(1) {
+            headers.insert(header::AGE, age.as_secs().into());
+        }
+        Self::Passed(Passed { status, headers, body: body.into(), arrived: entry.arrived })
+    }
+}
+
+impl Answer {
+    /// The gate's own answer.
+    pub fn own(status: StatusCode, headers: HeaderMap, body: Body, now: Moment) -> Self {
+        Self {
+            content: Content::Passed(Passed { status, headers, body, arrived: now }),
+            cache: CacheStatus::Own,
+            timing: Timing::default(),
+        }
+    }
+
+    /// What is held, as it stands at `now`.
+    pub fn held(entry: Arc<Entry>, cache: CacheStatus, now: Moment) -> Self {
+        let age = entry.age(now);
+        Self { content: Content::Held(entry, age), cache, timing: Timing::default() }
+    }
+
+    /// The status, held or passed.
+    pub fn status(&self) -> StatusCode {
+        match &self.content {
+            Content::Held(entry, _) => entry.status,
+            Content::Passed(passed) => passed.status,
+        }
+    }
+}

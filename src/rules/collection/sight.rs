@@ -1,0 +1,101 @@
+//! What a book knows of a window, and which block would tell the rest.
+
+use std::ops::Range;
+
+use super::book::Book;
+use super::chain::{Chain, Fit, signed};
+use super::held::Asked;
+use super::view::Look;
+use crate::rules::slices::Pointer;
+use crate::rules::walks::Generation;
+
+/// What is known of a window.
+#[derive(Debug)]
+pub enum Sight {
+    /// In this generation.
+    Seen(Generation, Look),
+    /// This block has to be asked for.
+    Unknown {
+        /// Which block, counted from 0.
+        block: u64,
+        /// Whether anything of the window is known.
+        partly: bool,
+    },
+    /// The walk's generation is gone, or cannot be known further.
+    Gone,
+}
+
+impl Book {
+    /// What is known of `span`: in the generation that `walk` reads, else in the newest.
+    pub fn look(&mut self, span: &Range<u64>, walk: Option<Generation>, id: Option<&Pointer>) -> Sight {
+        if let Some(generation) = walk {
+            return self.look_in(generation, span, id);
+        }
+        for chain in self.main.iter().chain(self.apart.iter().rev()) {
+            match chain.look(chain.head, span, self.size) {
+                Look::Missing(_) => {}
+                look => return Sight::Seen(chain.newest_generation(), look),
+            }
+        }
+        // The chain that knows how the window begins, or what stands before it, is the one to go on with.
+        let begins = |chain: &&Chain| {
+            let before = span.start.saturating_sub(1)..span.start.saturating_add(1);
+            let from = chain.head.saturating_add(signed(span.start));
+            matches!(chain.look(chain.head, span, 0), Look::Missing(place) if place > from)
+                || !matches!(chain.look(chain.head, &before, 0), Look::Missing(place) if place < from)
+        };
+        let chain = self.main.iter().chain(self.apart.iter().rev()).find(begins).or(self.main.as_ref());
+        let Some((serial, head)) = chain.map(|chain| (chain.serial, chain.head)) else {
+            return Sight::Unknown { block: span.start / self.size.max(1), partly: false };
+        };
+        self.missing(serial, head, span, id)
+    }
+
+    fn look_in(&mut self, generation: Generation, span: &Range<u64>, id: Option<&Pointer>) -> Sight {
+        let size = self.size;
+        let Generation { serial, head } = generation;
+        let chains = self.main.iter().chain(&self.apart).chain(self.past.iter().map(|(chain, _)| chain));
+        let Some(chain) = chains.into_iter().find(|chain| chain.serial == serial) else { return Sight::Gone };
+        match chain.look(head, span, size) {
+            // Nothing can be added to a chain that the upstream has contradicted.
+            Look::Missing(_) if self.past.iter().any(|(chain, _)| chain.serial == serial) => Sight::Gone,
+            Look::Missing(_) => self.missing(serial, head, span, id),
+            look => Sight::Seen(generation, look),
+        }
+    }
+
+    /// The block that holds the first unknown item of `span` in the chain `serial`, if nothing that stands apart does.
+    fn missing(&mut self, serial: u32, head: i64, span: &Range<u64>, id: Option<&Pointer>) -> Sight {
+        let from = head.saturating_add(signed(span.start));
+        let mut tried = None;
+        loop {
+            let Some(chain) = self.chain(serial) else { return Sight::Gone };
+            let place = match chain.look(head, span, self.size) {
+                Look::Missing(place) => place,
+                look => return Sight::Seen(Generation { serial, head }, look),
+            };
+            let unknown = |block| Sight::Unknown { block, partly: place > from };
+            if let Some(doubt) = self.doubt.filter(|doubt| (doubt.serial, doubt.place) == (serial, place)) {
+                return unknown(doubt.block);
+            }
+            let block = chain.block_of(place, self.size);
+            if tried == Some(block) || !self.connect(serial, block, id) {
+                return unknown(block);
+            }
+            tried = Some(block);
+        }
+    }
+
+    /// Adds what stands apart to the chain `serial` where it holds `block`, if it is proven to belong there.
+    fn connect(&mut self, serial: u32, block: u64, id: Option<&Pointer>) -> bool {
+        let asked = Asked { position: block.saturating_mul(self.size), size: self.size };
+        let others = self.apart.iter().filter(|chain| chain.serial != serial);
+        let Some(held) = others.flat_map(|chain| chain.blocks()).find(|held| held.asked == asked).cloned()
+        else {
+            return false;
+        };
+        let chain = self.main.iter_mut().chain(&mut self.apart).find(|chain| chain.serial == serial);
+        // What stands apart was trusted to hold what was asked for.
+        chain.is_some_and(|chain| matches!(chain.admit(&held, (false, true), id), Fit::Joined(_)))
+    }
+}

@@ -1,0 +1,334 @@
+//! Walks: one client reading a collection page after page. Which generation it reads is said by a token, or guessed from
+//! who asks for what.
+//!
+//! A token names a generation and when the walk began, and is sealed: it is good for one client and one collection of one
+//! route, and nothing has to be remembered for it. What is remembered, for a while and for so many, is which page
+//! each client without a token would ask for next.
+
+use std::collections::HashMap;
+use std::hash::{self, BuildHasher as _};
+use std::net::IpAddr;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use http::header::{HeaderName, HeaderValue};
+
+use crate::model::exchange::{ClientId, RouteId};
+use crate::model::key::Key;
+use crate::model::moment::Moment;
+use crate::model::short::Short;
+use crate::rules::slices::address::WALK;
+
+/// New for every process: tokens of another one open nothing.
+static SEAL: LazyLock<hash::RandomState> = LazyLock::new(hash::RandomState::new);
+
+/// The field that names a walk: on answers its token and state, on requests the token.
+pub const FIELD: HeaderName = HeaderName::from_static("tollgate-walk");
+/// The longest token that is looked at: whatever is longer is none of ours.
+const LONGEST: usize = 64;
+
+/// The most next pages that are remembered of a collection.
+const MOST_READERS: usize = 512;
+/// The most generations that one next page is remembered in.
+const MOST_GUESSES: usize = 8;
+
+/// One state of a collection: a chain of it, and the place where its list begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Generation {
+    /// Which chain.
+    pub serial: u32,
+    /// Where it begins.
+    pub head: i64,
+}
+
+/// A walk: what it reads, and since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Walk {
+    /// The generation.
+    pub generation: Generation,
+    /// When it began, in whole seconds of the gate's clock.
+    pub opened: u32,
+}
+
+/// How an answer's generation was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// By a token, or because the walk begins here.
+    Pinned,
+    /// By who asks, and what was asked before.
+    Guessed,
+    /// The page before it may be of another generation: several walks could be meant, or the one that is meant has ended.
+    Torn,
+}
+
+impl Standing {
+    /// Every standing.
+    pub const ALL: [Self; 3] = [Self::Pinned, Self::Guessed, Self::Torn];
+
+    /// Its word in `Tollgate-Walk` and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pinned => "pinned",
+            Self::Guessed => "guessed",
+            Self::Torn => "torn",
+        }
+    }
+}
+
+/// Whom a walk belongs to.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    /// The client.
+    pub client: ClientId,
+    /// The route.
+    pub route: RouteId,
+    /// The collection.
+    pub collection: &'a Key,
+}
+
+impl Walk {
+    /// A walk that begins now.
+    pub fn begun(generation: Generation, now: Moment) -> Self {
+        Self { generation, opened: u32::try_from(now.since(Moment::ORIGIN).as_secs()).unwrap_or(u32::MAX) }
+    }
+
+    /// How long it has gone on.
+    pub fn lasts(&self, now: Moment) -> Duration {
+        now.since(Moment::ORIGIN + Duration::from_secs(self.opened.into()))
+    }
+
+    /// Its token.
+    pub fn token(&self, owner: &Owner<'_>) -> Short<40> {
+        let mut token = Short::new();
+        token.push_hex(self.generation.serial.into(), 8);
+        token.push_hex(self.back().into(), 8);
+        token.push_hex(self.opened.into(), 8);
+        token.push_hex(self.seal(owner), 16);
+        token
+    }
+
+    /// The walk that `token` names; `None` for what is no token of this owner's.
+    pub fn of(token: &[u8], owner: &Owner<'_>) -> Option<Self> {
+        let text = std::str::from_utf8(token).ok().filter(|text| text.len() == 40 && text.is_ascii())?;
+        let word = |at: usize| u32::from_str_radix(text.get(at..at + 8)?, 16).ok();
+        let generation = Generation { serial: word(0)?, head: -i64::from(word(8)?) };
+        let walk = Self { generation, opened: word(16)? };
+        (walk.token(owner).as_bytes() == token).then_some(walk)
+    }
+
+    /// How far its generation's head lies before the chain's beginning.
+    fn back(&self) -> u32 {
+        u32::try_from(self.generation.head.unsigned_abs()).unwrap_or(u32::MAX)
+    }
+
+    fn seal(&self, owner: &Owner<'_>) -> u64 {
+        let walk = (self.generation.serial, self.back(), self.opened);
+        SEAL.hash_one((owner.client, owner.route, owner.collection.hash_word(), walk))
+    }
+}
+
+/// `target` without the parameter that names a walk, and the token it gave; `None` without such a parameter. Of several
+/// the last counts.
+pub fn taken_from(target: &str) -> Option<(String, HeaderValue)> {
+    let (path, query) = target.split_once('?').filter(|(_, query)| query.contains(WALK))?;
+    let token = |pair: &str| pair.strip_prefix(WALK)?.strip_prefix('=').map(str::to_owned);
+    let (mut rest, mut found) = (String::with_capacity(target.len()), None);
+    rest.push_str(path);
+    let mut gap = '?';
+    for pair in query.split('&') {
+        match token(pair) {
+            Some(token) => found = Some(token),
+            None => {
+                rest.push(gap);
+                rest.push_str(pair);
+                gap = '&';
+            }
+        }
+    }
+    // What is no token opens nothing, and is told so.
+    Some((rest, HeaderValue::try_from(found?).unwrap_or(HeaderValue::from_static("?"))))
+}
+
+/// The token in the value of [`FIELD`], which may carry more.
+pub fn token_in(value: &HeaderValue) -> &[u8] {
+    let value = value.as_bytes();
+    let token = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    token.get(..token.len().min(LONGEST)).unwrap_or_default()
+}
+
+/// Who would ask for a page next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Reader {
+    /// The client.
+    pub client: ClientId,
+    /// From where.
+    pub peer: IpAddr,
+    /// Items on a page.
+    pub size: u64,
+    /// The position of the page's first item.
+    pub next: u64,
+}
+
+/// A walk that may go on with a page.
+#[derive(Debug, Clone, Copy)]
+struct Guess {
+    walk: Walk,
+    /// How many walks stand there.
+    count: u32,
+    at: Moment,
+}
+
+/// Which pages would be asked for next, and in which generations.
+#[derive(Debug, Default)]
+pub struct Guesses(HashMap<Reader, Vec<Guess>, RandomState>);
+
+/// What was remembered of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guessed {
+    /// Nothing.
+    Nothing,
+    /// One walk, in one generation.
+    One(Walk),
+    /// Walks in several generations.
+    Several,
+}
+
+impl Guesses {
+    /// The walk that goes on with `reader`'s page, if it is one and was read from less than `idle` ago. It is forgotten
+    /// here: whoever goes on is remembered at the next page.
+    pub fn take(&mut self, reader: &Reader, now: Moment, idle: Duration) -> Guessed {
+        let Some(guesses) = self.0.get_mut(reader) else { return Guessed::Nothing };
+        guesses.retain(|guess| now.since(guess.at) < idle);
+        let guessed = match &mut guesses[..] {
+            [] => Guessed::Nothing,
+            [only] => {
+                only.count -= 1;
+                Guessed::One(only.walk)
+            }
+            _ => Guessed::Several,
+        };
+        guesses.retain(|guess| guess.count > 0);
+        if guesses.is_empty() {
+            self.0.remove(reader);
+        }
+        guessed
+    }
+
+    /// `reader` may go on with `walk`.
+    pub fn remember(&mut self, reader: Reader, walk: Walk, now: Moment, idle: Duration) {
+        if self.0.len() >= MOST_READERS && !self.0.contains_key(&reader) {
+            self.make_room(now, idle);
+        }
+        let guesses = self.0.entry(reader).or_default();
+        match guesses.iter_mut().find(|guess| guess.walk.generation == walk.generation) {
+            Some(guess) => {
+                *guess = Guess { walk, count: guess.count.saturating_add(1), at: now };
+            }
+            None => {
+                if guesses.len() == MOST_GUESSES {
+                    guesses.remove(0);
+                }
+                guesses.push(Guess { walk, count: 1, at: now });
+            }
+        }
+    }
+
+    /// How many pages somebody may ask for next.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nobody is expected.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many bytes they keep, about.
+    pub fn size(&self) -> usize {
+        self.0.capacity() * (size_of::<(Reader, Vec<Guess>)>() + size_of::<Guess>())
+    }
+
+    fn make_room(&mut self, now: Moment, idle: Duration) {
+        let last = |guesses: &[Guess]| guesses.iter().map(|guess| guess.at).max();
+        self.0.retain(|_, guesses| last(guesses).is_some_and(|at| now.since(at) < idle));
+        if self.0.len() >= MOST_READERS
+            && let Some(oldest) =
+                self.0.iter().min_by_key(|(_, guesses)| last(guesses)).map(|(reader, _)| *reader)
+        {
+            self.0.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(30);
+
+    fn walk(serial: u32, head: i64) -> Walk {
+        Walk::begun(Generation { serial, head }, Moment::from_nanos(7_000_000_000))
+    }
+
+    #[test]
+    fn a_token_is_good_for_its_owner_alone() {
+        let (one, other) = (Key::from_parts([&b"a"[..]]), Key::from_parts([&b"b"[..]]));
+        let owner =
+            |client, route, collection| Owner { client: ClientId(client), route: RouteId(route), collection };
+        let token = walk(3, -250).token(&owner(1, 2, &one));
+        assert_eq!(Walk::of(token.as_bytes(), &owner(1, 2, &one)), Some(walk(3, -250)));
+        for stranger in [owner(2, 2, &one), owner(1, 3, &one), owner(1, 2, &other)] {
+            assert_eq!(Walk::of(token.as_bytes(), &stranger), None);
+        }
+        let mut forged = token.as_bytes().to_vec();
+        forged[7] = b'9';
+        for token in [&forged[..], b"", b"x", "é".repeat(20).as_bytes(), &[b'+'; 40]] {
+            assert_eq!(Walk::of(token, &owner(1, 2, &one)), None);
+        }
+    }
+
+    #[test]
+    fn the_token_leaves_the_query() {
+        for (target, without, token) in [
+            ("/a?page=2&tollgate_walk=x&b=1", "/a?page=2&b=1", "x"),
+            ("/a?tollgate_walk=x", "/a", "x"),
+            ("/a?tollgate_walk=x&c&tollgate_walk=y", "/a?c", "y"),
+        ] {
+            let expected = (without.to_owned(), HeaderValue::from_static(token));
+            assert_eq!(taken_from(target), Some(expected), "{target}");
+        }
+        for target in ["/a", "/a?tollgate_walks=1", "/tollgate_walk=1?b", "/a?b=tollgate_walk=1"] {
+            assert_eq!(taken_from(target), None, "{target}");
+        }
+        assert_eq!(token_in(&HeaderValue::from_static("abc;state=pinned")), b"abc");
+    }
+
+    #[test]
+    fn only_one_generation_is_guessed() {
+        let reader = |next| Reader { client: ClientId(0), peer: [127, 0, 0, 1].into(), size: 20, next };
+        let at = |seconds: u64| Moment::from_nanos(seconds * 1_000_000_000);
+        let mut guesses = Guesses::default();
+        assert_eq!(guesses.take(&reader(20), at(0), IDLE), Guessed::Nothing);
+        guesses.remember(reader(20), walk(1, 0), at(0), IDLE);
+        guesses.remember(reader(20), walk(1, 0), at(1), IDLE);
+        assert_eq!(guesses.take(&reader(40), at(2), IDLE), Guessed::Nothing);
+        assert_eq!(guesses.take(&reader(20), at(2), IDLE), Guessed::One(walk(1, 0)));
+        guesses.remember(reader(20), walk(1, -5), at(3), IDLE);
+        assert_eq!(guesses.take(&reader(20), at(4), IDLE), Guessed::Several);
+        // The older one has idled out.
+        assert_eq!(guesses.take(&reader(20), at(31), IDLE), Guessed::One(walk(1, -5)));
+        assert!(guesses.is_empty());
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut guesses = Guesses::default();
+        for next in 0..10_000 {
+            let reader = Reader { client: ClientId(0), peer: [127, 0, 0, 1].into(), size: 20, next };
+            guesses.remember(reader, walk(1, 0), Moment::from_nanos(next), IDLE);
+            guesses.remember(reader, walk(2, -i64::try_from(next).unwrap()), Moment::from_nanos(next), IDLE);
+        }
+        assert!(guesses.len() <= MOST_READERS, "{}", guesses.len());
+    }
+}

@@ -1,0 +1,248 @@
+//! A paged route as it runs: its rules, what is believed of its upstream, and what is counted of it.
+
+use std::io::Read as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use http::StatusCode;
+use http::header::{self, HeaderName};
+use prometheus::IntCounter;
+
+use super::metrics::Metrics;
+use crate::model::Fields;
+use crate::model::entry::Entry;
+use crate::model::moment::Moment;
+use crate::rules::beliefs::{Belief, Beliefs};
+use crate::rules::collection::{Asked, Held, Paging, Restart, Taken};
+use crate::rules::headers::Forwarding;
+use crate::rules::slices::Unsliceable;
+use crate::rules::walks::Standing;
+
+/// A paged route.
+#[derive(Debug)]
+pub struct PagedRoute {
+    /// How it is paged.
+    pub paging: Paging,
+    /// Which request fields the upstream sees.
+    pub forwarding: Forwarding,
+    /// Those of them that say who asks.
+    pub identifying: Vec<HeaderName>,
+    /// How long a refresh that nobody waits for may take.
+    pub patience: Duration,
+    /// The largest body that is kept, decoded too.
+    pub max_entry_bytes: usize,
+    /// What is believed of its upstream.
+    pub beliefs: Arc<Mutex<Beliefs>>,
+    /// What is counted.
+    pub meters: PagesMeters,
+}
+
+/// Why a request of a paged route was forwarded as it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarded {
+    /// It needs more blocks than one request may cause.
+    TooWide,
+    /// Its window is none: of no items, or before the first.
+    Odd,
+    /// It lies past the end, and the upstream's own word is wanted.
+    PastEnd,
+    /// The upstream refuses a block's size.
+    Refused,
+    /// The answers cannot be cut.
+    Unsliceable,
+}
+
+impl Forwarded {
+    /// Every reason.
+    pub const ALL: [Self; 5] = [Self::TooWide, Self::Odd, Self::PastEnd, Self::Refused, Self::Unsliceable];
+
+    /// Its word in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TooWide => "too_wide",
+            Self::Odd => "odd_window",
+            Self::PastEnd => "past_end",
+            Self::Refused => "refused",
+            Self::Unsliceable => "unsliceable",
+        }
+    }
+}
+
+/// Why windows cannot be cut from an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// Its coding is none that is decoded here, or broken.
+    Coding,
+    /// Decoded, it is larger than what is kept.
+    TooLarge,
+    /// Its items cannot be found.
+    Shape(Unsliceable),
+}
+
+impl Unread {
+    /// Its word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Coding => "coding",
+            Self::TooLarge => "too_large",
+            Self::Shape(reason) => reason.as_str(),
+        }
+    }
+}
+
+impl PagedRoute {
+    /// What is believed of the upstream, for a look.
+    pub fn beliefs(&self) -> MutexGuard<'_, Beliefs> {
+        // What is believed is right after every statement.
+        self.beliefs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Finds the items of an answer as it `came` to what was `asked`, decoding it first.
+    ///
+    /// # Errors
+    /// Why windows cannot be cut from it.
+    pub fn read(&self, came: &Arc<Entry>, asked: Asked) -> Result<Held, Unread> {
+        let entry = came;
+        let entry = match entry.fields.first(&header::CONTENT_ENCODING) {
+            None => entry.clone(),
+            Some(coding) if coding.eq_ignore_ascii_case(b"identity") => entry.clone(),
+            Some(coding)
+                if coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip") =>
+            {
+                let decoded = decoded(entry, self.max_entry_bytes)?;
+                let tags = self.paging.reading.item_tags(&decoded.body);
+                Arc::new(decoded.with_tags(tags))
+            }
+            Some(_) => return Err(Unread::Coding),
+        };
+        let held =
+            Held::read(entry, asked, &self.paging.shape, &self.paging.headers).map_err(Unread::Shape)?;
+        Ok(held.decoded_from(came))
+    }
+
+    /// Counts and tells what a block taught.
+    pub fn note(&self, taken: &Taken) {
+        if taken.arrived > 0 {
+            self.meters.shifts.inc();
+        }
+        if let Some(reason) = taken.restarted {
+            self.meters.restarted(reason);
+        }
+        if let Some(belief) = taken.learned {
+            self.believe(belief);
+        }
+    }
+
+    fn believe(&self, belief: Belief) {
+        self.meters.beliefs(belief.as_str());
+        let size = match belief {
+            Belief::Capped(size) | Belief::Refuses(size) => Some(size),
+            Belief::PastEnd(_) => None,
+        };
+        tracing::info!(
+            route = self.meters.route,
+            belief = belief.as_str(),
+            size,
+            "learned of an upstream's pages"
+        );
+    }
+
+    /// Learns from `entry`, the answer to a window of `size` items that was forwarded as it was asked for `reason`.
+    pub fn learn(&self, entry: &Arc<Entry>, size: u64, reason: Forwarded, now: Moment) {
+        if entry.status != StatusCode::OK || matches!(reason, Forwarded::Odd | Forwarded::PastEnd) {
+            return;
+        }
+        let Ok(held) = self.read(entry, Asked { position: 0, size }) else { return };
+        let len = held.len() as u64;
+        let mut beliefs = self.beliefs();
+        if beliefs.saw_own(size, len, now) {
+            tracing::info!(route = self.meters.route, size = len, "an upstream gives more than was believed");
+        }
+        let learned = match reason {
+            Forwarded::Refused => beliefs.refused(size.min(len.max(1)), now),
+            _ => None,
+        };
+        drop(beliefs);
+        if let Some(belief) = learned {
+            self.believe(belief);
+        }
+    }
+}
+
+/// `entry` without its coding, at most `most` bytes of it.
+fn decoded(entry: &Entry, most: usize) -> Result<Entry, Unread> {
+    let mut body = Vec::new();
+    let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    MultiGzDecoder::new(&entry.body[..]).take(limit).read_to_end(&mut body).map_err(|_| Unread::Coding)?;
+    if body.len() > most {
+        return Err(Unread::TooLarge);
+    }
+    let mut decoded = entry.with_body(Bytes::from(body.into_boxed_slice()));
+    let mut fields = decoded.fields.to_map(0);
+    fields.remove(header::CONTENT_ENCODING);
+    decoded.fields = Fields::from_map(&fields);
+    Ok(decoded)
+}
+
+/// What is counted of a paged route.
+#[derive(Debug)]
+pub struct PagesMeters {
+    route: String,
+    metrics: Metrics,
+    shifts: IntCounter,
+    walks: [IntCounter; 4],
+}
+
+impl PagesMeters {
+    /// The handles of the route called `route`.
+    pub fn new(metrics: &Metrics, route: &str) -> Self {
+        for reason in Restart::ALL {
+            metrics.restarts.with_label_values(&[route, reason.as_str()]);
+        }
+        for reason in Forwarded::ALL {
+            metrics.forwarded.with_label_values(&[route, reason.as_str()]);
+        }
+        Self {
+            route: route.to_owned(),
+            metrics: metrics.clone(),
+            shifts: metrics.shifts.with_label_values(&[route]),
+            walks: ["pinned", "guessed", "torn", "ended"]
+                .map(|state| metrics.walks.with_label_values(&[route, state])),
+        }
+    }
+
+    /// A request was forwarded as it was asked.
+    pub fn forwarded(&self, reason: Forwarded) {
+        self.metrics.forwarded.with_label_values(&[self.route.as_str(), reason.as_str()]).inc();
+    }
+
+    /// An answer could not be cut.
+    pub fn unsliceable(&self, reason: &str) {
+        self.metrics.unsliceable.with_label_values(&[self.route.as_str(), reason]).inc();
+    }
+
+    /// A window was answered.
+    pub fn walk(&self, standing: Standing) {
+        let place = Standing::ALL.iter().position(|held| *held == standing);
+        if let Some(counter) = place.and_then(|place| self.walks.get(place)) {
+            counter.inc();
+        }
+    }
+
+    /// A token's walk had ended.
+    pub fn walk_ended(&self) {
+        if let Some(counter) = self.walks.last() {
+            counter.inc();
+        }
+    }
+
+    fn restarted(&self, reason: Restart) {
+        self.metrics.restarts.with_label_values(&[self.route.as_str(), reason.as_str()]).inc();
+    }
+
+    fn beliefs(&self, belief: &str) {
+        self.metrics.beliefs.with_label_values(&[self.route.as_str(), belief]).inc();
+    }
+}

@@ -1,0 +1,203 @@
+//! Between a paged request and its collection: what an answer brings in, and the window that goes out.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use http::header::{self, HeaderValue};
+use http::{HeaderMap, StatusCode};
+
+use super::collections::{Collection, Known, SHUNNED_FOR};
+use super::paged::PagedRoute;
+use super::store::Store;
+use crate::model::cache_status::{CacheStatus, Why};
+use crate::model::entry::Entry;
+use crate::model::exchange::{Answer, Ask, Content, Passed, Timing, Window};
+use crate::model::{Body, Key, Moment, Short};
+use crate::rules::beliefs::PastEnd;
+use crate::rules::collection::{self, Asked, Course, Cut, View, Wish};
+use crate::rules::serving::Wishes;
+use crate::rules::validators::{self, Conditions};
+use crate::rules::walks::{self, Generation, Owner, Standing, Walk};
+
+/// A request for a window, on its way.
+#[derive(Debug)]
+pub struct Going {
+    /// What it says about being answered from memory.
+    pub wishes: Wishes,
+    /// Whether that counts where it costs calls.
+    pub honoured: bool,
+    /// The window, cut to what the upstream gives at once.
+    pub window: Window,
+    /// The window that is answered in its place: past the end, the last one.
+    pub moved: Option<Window>,
+    /// Its positions.
+    pub span: Range<u64>,
+    /// The generation it reads, once that is settled.
+    pub course: Option<Course>,
+    /// Its collection, if anything is known of it.
+    pub collection: Option<Arc<Collection>>,
+    /// How many blocks were asked for.
+    pub asked: u64,
+    /// Whether something of the window was known before.
+    pub partly: bool,
+    /// How the last of them came.
+    pub fetched: Option<CacheStatus>,
+    /// Where the time went.
+    pub timing: Timing,
+}
+
+/// Takes `entry`, an answer to what was `asked` for somebody who came at `since`, into the collection under `key`, which is
+/// returned. `None`: it cannot be cut, or is of no use there.
+pub fn take(
+    store: &Store,
+    route: &PagedRoute,
+    key: &Key,
+    asked: Asked,
+    entry: &Arc<Entry>,
+    (since, now): (Moment, Moment),
+) -> Option<Arc<Collection>> {
+    let mut collection = store.collection_of(key, entry, asked.size);
+    let before = collection.known().book.block_of(asked).cloned();
+    let held = match before {
+        // Somebody who waited for the same call was faster.
+        Some(before) if before.came_as(entry) => return Some(collection),
+        Some(before) if before.entry.body.as_ptr() == entry.body.as_ptr() => {
+            Ok(before.again(entry.clone(), &route.paging.shape, &route.paging.headers))
+        }
+        _ => route.read(entry, asked),
+    };
+    // What was erased meanwhile answers those who asked before, and is kept for nobody else.
+    let read = held.as_ref().map_or(entry, |held| &held.entry);
+    let erased = store.erased_since(key, read, entry.asked);
+    if erased.is_some_and(|at| at <= since) {
+        // Not those who came later: they ask again.
+        return Some(collection);
+    }
+    if erased.is_some() {
+        collection = Arc::new(Collection::new(entry, asked.size));
+    }
+    let mut known = collection.known();
+    let used = match held {
+        Ok(held) => {
+            if known.book.block_size() != asked.size {
+                known.book.resize(asked.size, now);
+            }
+            let id = route.paging.shape.id.as_ref();
+            let taken = known.book.take(&Arc::new(held), &mut route.beliefs(), id, now);
+            known.changed();
+            route.note(&taken);
+            taken.used
+        }
+        Err(reason) => {
+            route.meters.unsliceable(reason.as_str());
+            known.shunned_until = now + SHUNNED_FOR;
+            false
+        }
+    };
+    drop(known);
+    if erased.is_none() {
+        store.account(key, &collection);
+    }
+    used.then_some(collection)
+}
+
+/// Nothing lies at what was `asked`, as the error in `shown` says.
+pub fn stops(route: &PagedRoute, collection: &Collection, asked: Asked, shown: &Arc<Entry>, now: Moment) {
+    let mut known = collection.known();
+    let taken = known.book.stops(asked, shown, PastEnd::Refused, &mut route.beliefs(), now);
+    known.changed();
+    route.note(&taken);
+}
+
+/// Answers with the window cut out of what was `seen` of it. `None`: it cannot be told what stands around it.
+pub fn answered(
+    route: &PagedRoute,
+    (ask, going): (&Ask, &Going),
+    known: &mut Known,
+    (view, generation): (View, Generation),
+    status: CacheStatus,
+    now: Moment,
+) -> Option<Answer> {
+    let key = ask.question.collection.as_ref()?;
+    let course = going.course.unwrap_or(Course { walk: None, standing: Standing::Pinned });
+    let walk = course.walk.unwrap_or_else(|| Walk::begun(generation, now));
+    let owner = Owner { client: ask.client, route: ask.route, collection: key };
+    let token = walk.token(&owner);
+    let text = std::str::from_utf8(token.as_bytes()).ok();
+    let (from, size) = (going.span.start, going.window.size);
+    let cut = match known.find_cut(generation, from, size) {
+        Some(cut) => cut.clone(),
+        None => {
+            let cut = Arc::new(route.paging.cut(view, going.window, &ask.question.target, text)?);
+            if !route.paging.names_addresses() {
+                known.keep_cut(generation, from, size, &cut);
+            }
+            cut
+        }
+    };
+    let wish = Wish {
+        span: going.span.clone(),
+        directives: &going.wishes.directives,
+        honoured: going.honoured,
+        now,
+        since: None,
+        owner,
+        peer: ask.peer.ip(),
+        token: None,
+    };
+    collection::answered(&mut known.guesses, &route.paging, &wish, walk, cut.place.more);
+    route.meters.walk(course.standing);
+    let status = match going.fetched {
+        Some(CacheStatus::Forwarded { why, status, stored, collapsed }) => {
+            let why = if going.partly { Why::Partial } else { why };
+            CacheStatus::Forwarded { why, status, stored, collapsed }
+        }
+        _ => status,
+    };
+    let mut named = Short::<80>::new();
+    if let Some(text) = text {
+        named.push(text);
+        named.push(";state=");
+        named.push(course.standing.as_str());
+    }
+    let link = cut.links.then(|| route.paging.link(&cut.place, &ask.question.target, text)).flatten();
+    Some(answer(&cut, going, status, (named, link), now))
+}
+
+/// The answer with `cut`, or what its conditions make of it.
+fn answer(
+    cut: &Cut,
+    going: &Going,
+    status: CacheStatus,
+    (walk, link): (Short<80>, Option<HeaderValue>),
+    now: Moment,
+) -> Answer {
+    let wishes = &going.wishes.conditions;
+    let (code, mut headers, body) = match judge(wishes, &cut.entry) {
+        Conditions::NotModified => {
+            (StatusCode::NOT_MODIFIED, validators::of_not_modified(&cut.entry), Body::Empty)
+        }
+        Conditions::Failed => {
+            (StatusCode::PRECONDITION_FAILED, validators::of_not_modified(&cut.entry), Body::Empty)
+        }
+        Conditions::Hold => (cut.entry.status, cut.entry.fields.to_map(9), cut.body()),
+    };
+    let age = cut.entry.age(now);
+    if status.is_from_memory() || age.as_secs() >= 1 {
+        headers.insert(header::AGE, age.as_secs().into());
+    }
+    headers.insert(walks::FIELD, walk.into_value("?"));
+    if let Some(link) = link {
+        headers.insert(header::LINK, link);
+    }
+    let passed = Passed { status: code, headers, body, arrived: cut.entry.arrived };
+    Answer { content: Content::Passed(passed), cache: status, timing: going.timing }
+}
+
+/// What a request's conditions come to. A window's fields have no date to be compared with, so no clock is needed.
+fn judge(wishes: &HeaderMap, entry: &Entry) -> Conditions {
+    if wishes.is_empty() {
+        return Conditions::Hold;
+    }
+    validators::judge(wishes, entry, std::time::SystemTime::UNIX_EPOCH)
+}

@@ -1,0 +1,455 @@
+//! Windows cut from blocks: what they hold, what they cost, and which state of the list they are of.
+
+use std::sync::{Arc, Mutex};
+
+use http::Method;
+
+use crate::world::{Act, Config, Got, Reply, World, all, ms, pass, reply, s};
+
+/// What the upstream makes of a page past the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PastEnd {
+    Empty,
+    LastPage,
+    Status(u16),
+}
+
+/// What the upstream makes of a size above its largest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Oversize {
+    Clamp(u64),
+    Refuse(u64),
+    Unlimited,
+}
+
+/// A list of (id, version), newest first, and the upstream's habits.
+#[derive(Debug, Clone)]
+pub(crate) struct Listing {
+    pub(crate) items: Vec<(u64, u64)>,
+    pub(crate) past_end: PastEnd,
+    pub(crate) oversize: Oversize,
+    pub(crate) next: u64,
+}
+
+impl Listing {
+    pub(crate) fn new(count: u64) -> Self {
+        let items = (1..=count).rev().map(|id| (id, 0)).collect();
+        Self { items, past_end: PastEnd::Empty, oversize: Oversize::Unlimited, next: count + 1 }
+    }
+
+    pub(crate) fn arrive(&mut self, count: u64) {
+        for _ in 0..count {
+            self.items.insert(0, (self.next, 0));
+            self.next += 1;
+        }
+    }
+
+    pub(crate) fn append(&mut self, count: u64) {
+        for _ in 0..count {
+            self.items.push((self.next, 0));
+            self.next += 1;
+        }
+    }
+
+    pub(crate) fn answer(&self, target: &str) -> Reply {
+        let number = |name: &str| -> u64 {
+            let query = target.split_once('?').unwrap().1;
+            query
+                .split('&')
+                .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+                .unwrap()
+                .parse()
+                .unwrap()
+        };
+        let (mut page, mut size) = (number("page"), number("size"));
+        match self.oversize {
+            Oversize::Clamp(most) => size = size.min(most),
+            Oversize::Refuse(most) if size > most => return reply(422, "{}"),
+            Oversize::Refuse(_) | Oversize::Unlimited => {}
+        }
+        let last = (self.items.len() as u64).div_ceil(size).max(1);
+        if page > last {
+            match self.past_end {
+                PastEnd::Empty => {}
+                PastEnd::LastPage => page = last,
+                PastEnd::Status(status) => return reply(status, "{}"),
+            }
+        }
+        let items = self.items.iter().skip(usize::try_from((page - 1) * size).unwrap());
+        reply(200, body(items.take(usize::try_from(size).unwrap())))
+    }
+}
+
+fn body<'a>(items: impl Iterator<Item = &'a (u64, u64)>) -> String {
+    let items: Vec<_> = items.map(|(id, version)| format!("{{\"id\":{id}, \"v\":{version}}}")).collect();
+    format!("[{}]", items.join(","))
+}
+
+/// The ids of an answer.
+pub(crate) fn ids(got: &Got) -> Vec<u64> {
+    assert_eq!(got.status, 200, "{got:?}");
+    let items: Vec<serde_json::Value> = serde_json::from_str(got.text()).unwrap();
+    items.iter().map(|item| item["id"].as_u64().unwrap()).collect()
+}
+
+pub(crate) const PAGED: &str = "[routes.params]\n\
+    page = { type = \"integer\", default = 1, min = 1 }\n\
+    size = { type = \"integer\", default = 5, min = 1 }\n\
+    q = \"string\"\n\
+    [routes.pages]\npage = \"page\"\nsize = \"size\"\nblock = 10\nid = \"/id\"\n";
+
+/// A gate before a list.
+pub(crate) struct Paged {
+    pub(crate) world: World,
+    pub(crate) list: Arc<Mutex<Listing>>,
+}
+
+impl Paged {
+    pub(crate) fn new(list: Listing) -> Self {
+        Self::of(list, "ttl = \"30s\"", PAGED)
+    }
+
+    pub(crate) fn of(list: Listing, cache: &'static str, more: &'static str) -> Self {
+        let world = World::new(&Config { cache, more, ..Config::default() });
+        let list = Arc::new(Mutex::new(list));
+        let played = list.clone();
+        world.upstream.plays(move |heard| played.lock().unwrap().answer(&heard.target));
+        Self { world, list }
+    }
+
+    pub(crate) async fn get(&self, page: u64, size: u64) -> Got {
+        self.world.get(&format!("/r?page={page}&size={size}")).send().await
+    }
+
+    pub(crate) fn change(&self, act: impl FnOnce(&mut Listing)) {
+        act(&mut self.list.lock().unwrap());
+    }
+
+    /// What the upstream itself would answer.
+    pub(crate) fn direct(&self, page: u64, size: u64) -> Reply {
+        self.list.lock().unwrap().answer(&format!("/r?page={page}&size={size}"))
+    }
+
+    pub(crate) fn direct_text(&self, page: u64, size: u64) -> String {
+        let pieces = self.direct(page, size).pieces;
+        pieces.into_iter().map(|piece| String::from_utf8(piece.unwrap().to_vec()).unwrap()).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_window_is_cut_from_blocks_and_is_what_the_upstream_would_say() {
+    let paged = Paged::new(Listing::new(47));
+    for size in [1, 3, 5, 7, 10, 20, 25] {
+        for page in 1..=47u64.div_ceil(size) {
+            let got = paged.get(page, size).await;
+            assert_eq!(got.text(), paged.direct_text(page, size), "page {page} of {size}");
+        }
+    }
+    let heard: Vec<_> = paged.world.upstream.heard().iter().map(|heard| heard.target.clone()).collect();
+    let pages: Vec<_> = (1..=5).map(|page| format!("/v1/r?page={page}&size=10")).collect();
+    assert_eq!(heard, pages, "each block once, and none to learn what its first full one told");
+    let got = paged.get(2, 3).await;
+    assert_eq!((got.cache(), got.header("age")), ("hit; ttl=30; detail=sliced", Some("0")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_partly_known_says_so() {
+    let paged = Paged::new(Listing::new(47));
+    assert_eq!(paged.get(1, 5).await.cache(), "fwd=uri-miss; fwd-status=200; stored");
+    assert_eq!(paged.get(2, 7).await.cache(), "fwd=partial; fwd-status=200; stored");
+    assert_eq!(paged.get(4, 5).await.cache(), "hit; ttl=30; detail=sliced");
+    assert_eq!(paged.world.metric("tollgate_cache_results_total", &["result=\"sliced\""]), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_clients_cost_one_call_a_block() {
+    let paged = Paged::new(Listing::new(100));
+    let asks = (0..50).map(|at| paged.world.get(&format!("/r?page={}&size=2", at % 5 + 1)).start());
+    for got in all(asks.collect()).await {
+        assert_eq!(ids(&got).len(), 2);
+    }
+    assert_eq!(paged.world.calls(), 1);
+    paged.world.quiet().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ends_are_learned_whatever_lies_past_them() {
+    for past_end in [PastEnd::Empty, PastEnd::LastPage, PastEnd::Status(404), PastEnd::Status(400)] {
+        for count in [0, 1, 7, 10, 13, 20, 30] {
+            let paged = Paged::new(Listing { past_end, ..Listing::new(count) });
+            for round in 0..2 {
+                for size in [10, 4, 20, 3] {
+                    for page in 1..=count.div_ceil(size) + 2 {
+                        let got = paged.get(page, size).await;
+                        let direct = paged.direct(page, size);
+                        assert_eq!(
+                            got.status, direct.status,
+                            "{past_end:?} {count} {page} {size} {round}: {got:?}"
+                        );
+                        let text = paged.direct_text(page, size);
+                        assert_eq!(
+                            got.text(),
+                            text,
+                            "{past_end:?} {count} items, page {page} of {size}, round {round}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sizes_are_learned_whatever_becomes_of_larger_ones() {
+    for oversize in [Oversize::Clamp(4), Oversize::Clamp(7), Oversize::Refuse(6), Oversize::Unlimited] {
+        for past_end in [PastEnd::Empty, PastEnd::LastPage, PastEnd::Status(404)] {
+            for count in [3, 4, 12, 25] {
+                let paged = Paged::new(Listing { past_end, oversize, ..Listing::new(count) });
+                for round in 0..2 {
+                    for (page, size) in
+                        [(1, 3), (1, 5), (2, 5), (1, 8), (2, 8), (3, 3), (4, 3), (1, 40), (2, 2), (9, 5)]
+                    {
+                        let got = paged.get(page, size).await;
+                        let direct = paged.direct(page, size);
+                        let case = format!(
+                            "{oversize:?} {past_end:?} {count} items, page {page} of {size}, round {round}"
+                        );
+                        assert_eq!(got.status, direct.status, "{case}: {got:?}");
+                        assert_eq!(got.text(), paged.direct_text(page, size), "{case}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_block_tells_where_everything_stands() {
+    let paged = Paged::new(Listing::new(60));
+    for page in 1..=6 {
+        paged.get(page, 10).await;
+    }
+    assert_eq!(paged.world.calls(), 6);
+    pass(s(20)).await;
+    for page in 2..=6 {
+        paged.get(page, 10).await;
+    }
+    pass(s(11)).await;
+    paged.change(|list| list.arrive(3));
+    // The first block is refreshed; the others are asked for once they are too old themselves.
+    assert_eq!(ids(&paged.get(1, 10).await), (54..=63).rev().collect::<Vec<_>>());
+    assert_eq!(paged.world.calls(), 7);
+    assert_eq!(paged.world.metric("tollgate_pages_shifts_total", &[]), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn settled_items_move_down_without_a_call() {
+    let more = "[routes.params]\n\
+        page = { type = \"integer\", default = 1, min = 1 }\nsize = { type = \"integer\", default = 5, min = 1 }\n\
+        [routes.pages]\npage = \"page\"\nsize = \"size\"\nblock = 10\nid = \"/id\"\nsettled_ttl = \"5m\"\n";
+    let paged = Paged::of(Listing::new(60), "ttl = \"30s\"", more);
+    for page in 1..=6 {
+        paged.get(page, 10).await;
+    }
+    pass(s(31)).await;
+    paged.change(|list| list.arrive(3));
+    for page in 1..=5 {
+        let got = paged.get(page, 10).await;
+        assert_eq!(got.text(), paged.direct_text(page, 10), "{page}");
+        let age = if page == 1 { None } else { Some("31") };
+        assert_eq!(got.header("age"), age, "{page}: {got:?}");
+    }
+    assert_eq!(paged.world.calls(), 7, "one call told where everything stands");
+}
+
+#[tokio::test(start_paused = true)]
+async fn conditions_and_head_are_answered_here() {
+    let paged = Paged::new(Listing::new(30));
+    let got = paged.get(2, 3).await;
+    let tag = got.header("etag").unwrap().to_owned();
+    assert!(tag.starts_with('"'), "{tag}");
+    let again = paged.world.get("/r?page=2&size=3").with("if-none-match", &tag).send().await;
+    assert_eq!((again.status, again.text()), (304, ""));
+    let other = paged.get(1, 3).await;
+    assert_ne!(other.header("etag"), Some(tag.as_str()));
+    let head = paged.world.ask(Method::HEAD, "/r?page=2&size=3").send().await;
+    assert_eq!((head.status, head.header("etag")), (200, Some(tag.as_str())));
+    assert_eq!(paged.world.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stale_windows_stand_in_for_failures() {
+    let paged = Paged::of(Listing::new(30), "ttl = \"30s\"\nstale_if_error = \"100s\"", PAGED);
+    paged.get(1, 3).await;
+    pass(s(31)).await;
+    paged.world.upstream.plays(|_| Act::Unreachable(ms(1)));
+    let got = paged.get(2, 3).await;
+    assert_eq!((got.cache(), ids(&got)), ("hit; ttl=-2; detail=unreachable", vec![27, 26, 25]));
+    assert_eq!(paged.get(9, 3).await.status, 502);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_cut_is_forwarded_as_it_was_asked() {
+    let paged = Paged::new(Listing::new(30));
+    paged.world.upstream.plays(|heard| reply(200, format!("{{\"a\":\"{}\"}}", heard.target)));
+    for _ in 0..3 {
+        assert_eq!(paged.get(1, 3).await.text(), "{\"a\":\"/v1/r?page=1&size=3\"}");
+    }
+    assert_eq!(paged.world.calls(), 2, "tried once, then forwarded and kept whole");
+    let wide = Paged::new(Listing::new(300));
+    assert_eq!(ids(&wide.get(1, 200).await).len(), 200);
+    assert_eq!(wide.world.upstream.heard().len(), 1);
+    assert_eq!(wide.world.metric("tollgate_pages_forwarded_total", &["reason=\"too_wide\""]), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gzip_is_decoded() {
+    use std::io::Write as _;
+    let paged = Paged::new(Listing::new(30));
+    let list = paged.list.clone();
+    paged.world.upstream.plays(move |heard| {
+        assert_eq!(heard.header("accept-encoding"), Some("identity, gzip"));
+        let mut reply = list.lock().unwrap().answer(&heard.target).with("content-encoding", "gzip");
+        let body = reply.pieces[0].clone().unwrap();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&body).unwrap();
+        reply.pieces = vec![Ok(gzip.finish().unwrap().into())];
+        reply
+    });
+    let got = paged.get(2, 3).await;
+    assert_eq!((got.text(), got.header("content-encoding")), (paged.direct_text(2, 3).as_str(), None));
+    paged.get(3, 3).await;
+    assert_eq!(paged.world.calls(), 1);
+}
+
+// ---- walks -------------------------------------------------------------------------------------------------------
+
+fn token(got: &Got) -> String {
+    got.header("tollgate-walk").unwrap().split(';').next().unwrap().to_owned()
+}
+
+fn state(got: &Got) -> &str {
+    got.header("tollgate-walk").unwrap().split("state=").nth(1).unwrap()
+}
+
+/// Walks from page 1 to the end, `between` two pages something happens; the ids in order.
+async fn walk(paged: &Paged, size: u64, with_token: bool, between: impl Fn(&Paged, u64)) -> Vec<u64> {
+    let (mut read, mut held) = (Vec::new(), None::<String>);
+    for page in 1.. {
+        let mut ask = paged.world.get(&format!("/r?page={page}&size={size}"));
+        if let Some(held) = held.as_ref().filter(|_| with_token) {
+            ask = ask.with("tollgate-walk", held);
+        }
+        let got = ask.send().await;
+        let page_ids = ids(&got);
+        held = Some(token(&got));
+        let last = (page_ids.len() as u64) < size;
+        read.extend(page_ids);
+        if last {
+            return read;
+        }
+        between(paged, page);
+        pass(s(1)).await;
+    }
+    read
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_walk_reads_one_state_while_items_arrive_at_the_head() {
+    for with_token in [true, false] {
+        for (arrivals, size) in [(1, 7), (3, 10), (12, 4), (1, 25)] {
+            let paged = Paged::new(Listing::new(64));
+            // Somebody else reads the first page all the time, so that the head is seen to move.
+            let read = walk(&paged, size, with_token, |paged, page| {
+                if page % 2 == 0 {
+                    paged.change(|list| list.arrive(arrivals));
+                }
+            });
+            let read = read.await;
+            assert_eq!(read, (1..=64).rev().collect::<Vec<_>>(), "{arrivals} {size} {with_token}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_walk_goes_on_in_its_generation_when_others_have_seen_a_newer_head() {
+    for with_token in [true, false] {
+        let paged = Paged::of(Listing::new(64), "ttl = \"2s\"", PAGED);
+        let (mut read, mut held) = (Vec::new(), None::<String>);
+        for page in 1..=8 {
+            let mut ask = paged.world.get(&format!("/r?page={page}&size=9"));
+            if let Some(held) = held.as_ref().filter(|_| with_token) {
+                ask = ask.with("tollgate-walk", held);
+            }
+            let got = ask.send().await;
+            let expected = if with_token || page == 1 { "pinned" } else { "guessed" };
+            assert_eq!(state(&got), expected, "{page}");
+            read.extend(ids(&got));
+            held = Some(token(&got));
+            paged.change(|list| list.arrive(2));
+            pass(s(3)).await;
+            // Another size: another walk, which sees the newest.
+            let first = ids(&paged.get(1, 10).await);
+            assert_eq!(first[0], 64 + 2 * page, "{page}");
+        }
+        assert_eq!(read, (1..=64).rev().collect::<Vec<_>>(), "{with_token}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_walk_meets_what_is_appended_at_its_end() {
+    let paged = Paged::new(Listing::new(33));
+    let read = walk(&paged, 10, false, |paged, _| paged.change(|list| list.append(2))).await;
+    assert_eq!(read[..33], (1..=33).rev().collect::<Vec<_>>());
+    let appended = &read[33..];
+    assert!(appended.iter().zip(34..).all(|(id, next)| *id == next), "{appended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_walk_whose_generation_is_gone_ends() {
+    let paged = Paged::of(Listing::new(64), "ttl = \"2s\"", PAGED);
+    let held = token(&paged.get(1, 10).await);
+    let go_on = |page: u64, held: &str| {
+        paged.world.get(&format!("/r?page={page}&size=10&tollgate_walk={held}")).send()
+    };
+    assert_eq!(ids(&go_on(2, &held).await)[0], 54);
+    // An item goes away: what is known of the old list is read on, what is not cannot be.
+    paged.change(|list| {
+        list.items.remove(3);
+    });
+    pass(s(3)).await;
+    assert_eq!(ids(&paged.get(1, 5).await), [64, 63, 62, 60, 59]);
+    assert_eq!(paged.world.metric("tollgate_pages_restarts_total", &["reason=\"moved\""]), 1.0);
+    assert_eq!(ids(&go_on(2, &held).await)[0], 54);
+    let ended = go_on(3, &held).await;
+    assert_eq!((ended.status, ended.problem().as_str()), (410, "walk-ended"));
+    // Nor does a token open anything that is not its own, and none outlives `walk_total`.
+    let other = paged.world.get(&format!("/r?page=2&size=10&q=x&tollgate_walk={held}")).send().await;
+    assert_eq!(other.status, 410);
+    assert_eq!(go_on(2, "nonsense").await.status, 410);
+    let young = token(&paged.get(1, 10).await);
+    pass(s(301)).await;
+    assert_eq!(go_on(2, &young).await.status, 410);
+    // What is removed before keying is removed before the upstream sees it.
+    assert!(paged.world.upstream.heard().iter().all(|heard| !heard.target.contains("tollgate")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_walks_the_newest_generation_is_read() {
+    let paged = Paged::of(Listing::new(64), "ttl = \"2s\"", PAGED);
+    // What lies past an end is learned first: until then what stands apart is forwarded as it is asked.
+    paged.world.get("/r?q=none&page=9&size=10").send().await;
+    assert_eq!(state(&paged.get(1, 10).await), "pinned");
+    paged.change(|list| list.arrive(4));
+    pass(s(3)).await;
+    paged.get(1, 10).await;
+    let torn = paged.get(2, 10).await;
+    assert_eq!((state(&torn), ids(&torn)[0]), ("torn", 58));
+    // Nobody was expected there: the walk begins where it is.
+    assert_eq!(state(&paged.get(5, 10).await), "pinned");
+    // What was not read on for `walk_idle` is forgotten.
+    paged.change(|list| list.arrive(1));
+    pass(s(31)).await;
+    paged.get(1, 10).await;
+    assert_eq!(state(&paged.get(2, 10).await), "guessed");
+}
