@@ -180,7 +180,12 @@ struct Gate {
 impl Gate {
     fn new(runtime: &Runtime, curve: &Curve, count: usize) -> Self {
         let mut plan: Plan = config::load(&(curve.plan)(count), "scale.toml", &WithoutSecrets).unwrap();
-        let limit = RateLimit { requests: 1_000_000_000, per: Duration::from_secs(1), burst: 1_000_000_000 };
+        let limit = RateLimit {
+            requests: 1_000_000_000,
+            per: Duration::from_secs(1),
+            burst: 1_000_000_000,
+            shadow: false,
+        };
         plan.server.rate_limit = Some(limit);
         let (way, lasting, _) = way(&plan, BYTES);
         let clock = lasting.clock.clone();
