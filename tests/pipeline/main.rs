@@ -9,6 +9,7 @@
 //! | [`codings`] | what is compressed, and for whom |
 //! | [`keep`] | what of an answer is kept |
 //! | [`pages`] | windows cut from blocks, generations and walks |
+//! | [`model`] | pages against a list that remembers every state it was in |
 //! | [`quota`] | what is spent, and who waits |
 //! | [`credentials`] | what the upstream sees and the client does not |
 //! | [`observe`] | what is counted |
@@ -27,6 +28,7 @@ mod failures;
 mod fairness;
 mod flight;
 mod keep;
+mod model;
 mod observe;
 mod pages;
 mod quota;
