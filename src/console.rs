@@ -10,42 +10,53 @@ use http::{Method, StatusCode};
 use crate::config::plan::Plan;
 use crate::edge::admin::{Console, asked_request};
 use crate::explain::{Explanation, Reader};
+use crate::hand;
 use crate::lasting::Lasting;
 use crate::model::exchange::{Answer, Known};
 use crate::model::{Body, Fault, FaultKind};
 use crate::purge::Purge;
 use crate::stages::steps::OwnPages;
-use crate::state::clock::Clock;
+use crate::usage;
 
 /// The gate's own pages for clients.
 #[derive(Debug)]
 pub struct Own {
     /// The running plan.
     pub plan: Arc<ArcSwap<Plan>>,
-    /// The time.
-    pub clock: Clock,
+    /// What was counted, and the time.
+    pub lasting: Arc<Lasting>,
 }
 
 impl OwnPages for Own {
     fn answer(&self, known: &Known) -> Option<Result<Answer, Fault>> {
         let uri = &known.arrival.uri;
-        (uri.path() == "/-/explain").then(|| {
-            if !matches!(known.arrival.method, Method::GET | Method::HEAD) {
-                return Err(Fault::new(FaultKind::MethodNotAllowed).allow("GET, HEAD".into()));
-            }
-            let request = asked_request(uri.query().unwrap_or_default()).ok_or_else(|| {
-                Fault::new(FaultKind::Malformed)
-                    .detail("say what to explain: /-/explain?request=GET%20/path%3Fa%3D1")
-            })?;
-            let explanation = Explanation::of(&self.plan.load(), &request, Reader::Client(known.client))
-                .map_err(|mistake| Fault::new(FaultKind::Malformed).detail(mistake))?;
+        let page = match uri.path() {
+            "/-/explain" => self.explain(known, uri.query().unwrap_or_default()),
+            "/-/usage" => Ok(usage::page(&self.plan.load(), &self.lasting, Some(known.client))),
+            _ => return None,
+        };
+        if !matches!(known.arrival.method, Method::GET | Method::HEAD) {
+            return Some(Err(Fault::new(FaultKind::MethodNotAllowed).allow("GET, HEAD".into())));
+        }
+        Some(page.map(|page| {
             let headers = HeaderMap::from_iter([
                 (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
                 (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
             ]);
-            let body = Body::Full(explanation.to_json().into());
-            Ok(Answer::own(StatusCode::OK, headers, body, self.clock.now()))
-        })
+            Answer::own(StatusCode::OK, headers, Body::Full(page.into()), self.lasting.clock.now())
+        }))
+    }
+}
+
+impl Own {
+    fn explain(&self, known: &Known, query: &str) -> Result<String, Fault> {
+        let request = asked_request(query).ok_or_else(|| {
+            Fault::new(FaultKind::Malformed)
+                .detail("say what to explain: /-/explain?request=GET%20/path%3Fa%3D1")
+        })?;
+        let explanation = Explanation::of(&self.plan.load(), &request, Reader::Client(known.client));
+        let explanation = explanation.map_err(|mistake| Fault::new(FaultKind::Malformed).detail(mistake))?;
+        Ok(explanation.to_json())
     }
 }
 
@@ -76,6 +87,14 @@ impl Console for Operators {
 
     fn explain(&self, request: &str) -> Result<String, String> {
         Explanation::of(&self.plan.load(), request, Reader::Operator).map(|explanation| explanation.to_json())
+    }
+
+    fn usage(&self) -> String {
+        usage::page(&self.plan.load(), &self.lasting, None)
+    }
+
+    fn account(&self, path: &str, query: &str) -> Result<String, String> {
+        hand::act(&self.lasting, path, query)
     }
 
     fn purge(&self, query: &str) -> Result<String, String> {

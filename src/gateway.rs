@@ -145,6 +145,10 @@ impl Gateway {
                 Order::Drain => break running.drain(accepting, &drain, &mut orders).await,
             }
         };
+        // What is cut short goes on spending until the end: then what was leased counts as spent.
+        if whole {
+            running.lasting.settle();
+        }
         let _ = stop_admin.send(true);
         let _ = tokio::time::timeout(Duration::from_secs(1), operators).await;
         Ok(whole)
@@ -188,7 +192,7 @@ impl<P: Respond + 'static> Running<P> {
         environment: Arc<dyn Environment>,
         way: fn(Stages, Upstreams) -> P,
     ) -> Result<Self, Unprovisioned> {
-        let own: Arc<dyn OwnPages> = Arc::new(Own { plan: plan.clone(), clock: lasting.clock.clone() });
+        let own: Arc<dyn OwnPages> = Arc::new(Own { plan: plan.clone(), lasting: lasting.clone() });
         let first = plan.load_full();
         let (stages, upstreams) = provision(&first, &lasting, own.clone(), &environment)?;
         let ready = Arc::new(AtomicBool::new(true));
@@ -301,7 +305,7 @@ pub fn provisions(plan: &Plan, environment: &Arc<dyn Environment>) -> Result<(),
             None
         }
     }
-    provision(plan, &Lasting::new(plan)?, Arc::new(Nothing), environment).map(drop)?;
+    provision(plan, &Lasting::rehearsal(plan)?, Arc::new(Nothing), environment).map(drop)?;
     tls(plan).map(drop)
 }
 
@@ -318,6 +322,7 @@ fn tell_of(new: &Plan, old: &Plan) {
         ("cache.max_bytes", new.cache.max_bytes != old.cache.max_bytes),
         ("cache.max_inflight_bytes", new.cache.max_inflight_bytes != old.cache.max_inflight_bytes),
         ("log", new.log != old.log),
+        ("state.dir", new.state.dir != old.state.dir),
     ];
     for (key, _) in kept.iter().filter(|(_, changed)| *changed) {
         tracing::warn!(key, "this changes at the next start only");

@@ -1,6 +1,7 @@
 //! What lives as long as the process. A reload builds a new way of requests around it, and keeps it.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -10,15 +11,16 @@ use crate::model::urgency::Class;
 use crate::rules::beliefs::Beliefs;
 use crate::rules::fairness::Payer;
 use crate::rules::ledger::QuotaRule;
-use crate::rules::window::WindowRule;
 use crate::stages::attempt::Standing;
 use crate::state::clock::Clock;
 use crate::state::collecting::Arriving;
 use crate::state::compression::Compression;
 use crate::state::flights::Flights;
-use crate::state::limits::{AddressLimit, Budget, ClientLimit, RateLimit};
+use crate::state::journal::{StateDir, Unusable};
+use crate::state::limits::{AddressLimit, Budget, BudgetRule, ClientLimit, RateLimit};
 use crate::state::metrics::Metrics;
 use crate::state::quota::{Account, AccountMeters, Ceiling, Terms};
+use crate::state::scope::Scope;
 use crate::state::store::Store;
 use crate::state::tasks::Tasks;
 
@@ -44,7 +46,11 @@ pub struct Lasting {
     accounts: Mutex<HashMap<(String, String), HeldAccount>>,
     client_limits: Mutex<HashMap<String, HeldLimit<RateLimit, ClientLimit>>>,
     address_limit: Mutex<HashMap<String, HeldLimit<RateLimit, AddressLimit>>>,
-    budgets: Mutex<HashMap<String, HeldLimit<WindowRule, Budget>>>,
+    budgets: Mutex<HashMap<String, HeldLimit<BudgetRule, Budget>>>,
+    /// Where ledgers outlive the process.
+    state: Option<StateDir>,
+    /// Routes that the upstream closes by themselves, by (upstream, route).
+    scopes: Mutex<HashMap<(String, String), Scope>>,
     /// Clients by name, as the accounts' lines know them.
     payers: Mutex<HashMap<String, Payer>>,
     /// The upstreams' ceilings by name, with the number they were made from.
@@ -62,6 +68,8 @@ pub struct Lasting {
 pub enum Unprovisioned {
     /// A certificate in `tls.ca` that is none, or a TLS setting that cannot be.
     Tls(String),
+    /// `[state] dir` cannot be used.
+    State(PathBuf, Unusable),
     /// The system gives no random bytes.
     Random,
     /// A metric that cannot be registered: a mistake in this program.
@@ -72,6 +80,9 @@ impl std::fmt::Display for Unprovisioned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tls(error) => write!(f, "TLS towards an upstream cannot be set up: {error}"),
+            Self::State(dir, why) => {
+                write!(f, "state.dir: {} cannot hold the ledgers: {why}", dir.display())
+            }
             Self::Random => f.write_str("the system gives no random bytes"),
             Self::Metrics(error) => write!(f, "metrics cannot be set up: {error}"),
         }
@@ -91,6 +102,18 @@ impl Lasting {
     /// # Errors
     /// What the system refuses.
     pub fn new(plan: &Plan) -> Result<Self, Unprovisioned> {
+        let wrong = |why| Unprovisioned::State(plan.state.dir.clone().unwrap_or_default(), why);
+        let state = plan.state.dir.as_deref().map(StateDir::lock).transpose().map_err(wrong)?;
+        Ok(Self { state, ..Self::rehearsal(plan)? })
+    }
+
+    /// The same without a place for ledgers, which is only looked at: for a plan that is tried out beside a running gate.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    pub fn rehearsal(plan: &Plan) -> Result<Self, Unprovisioned> {
+        let wrong = |why| Unprovisioned::State(plan.state.dir.clone().unwrap_or_default(), why);
+        plan.state.dir.as_deref().map(StateDir::try_out).transpose().map_err(wrong)?;
         let metrics = Metrics::new().map_err(|error| Unprovisioned::Metrics(error.to_string()))?;
         let mut pepper = [0; 32];
         SystemRandom::new().fill(&mut pepper).map_err(|_| Unprovisioned::Random)?;
@@ -106,6 +129,8 @@ impl Lasting {
             client_limits: Mutex::default(),
             address_limit: Mutex::default(),
             budgets: Mutex::default(),
+            state: None,
+            scopes: Mutex::default(),
             payers: Mutex::default(),
             ceilings: Mutex::default(),
             standings: Mutex::default(),
@@ -128,17 +153,20 @@ impl Lasting {
 
     /// The limit of the client called `name`, kept if its rule is the same.
     pub fn client_limit(&self, name: &str, rule: RateLimit) -> Arc<ClientLimit> {
-        keep(&self.client_limits, name, rule, |rule| ClientLimit::new(rule, &self.clock))
+        let shadow = self.metrics.shadow.with_label_values(&[&format!("rate_limit of {name}")]);
+        keep(&self.client_limits, name, rule, |rule| ClientLimit::new(rule, &self.clock, shadow))
     }
 
     /// The limit of everybody else, by address; kept if its rule is the same.
     pub fn address_limit(&self, rule: RateLimit) -> Arc<AddressLimit> {
-        keep(&self.address_limit, "", rule, |rule| AddressLimit::new(rule, &self.clock))
+        let shadow = self.metrics.shadow.with_label_values(&["server.rate_limit"]);
+        keep(&self.address_limit, "", rule, |rule| AddressLimit::new(rule, &self.clock, shadow))
     }
 
     /// What the client called `name` may cause, kept if its rule is the same.
-    pub fn budget(&self, name: &str, rule: WindowRule) -> Arc<Budget> {
-        keep(&self.budgets, name, rule, |rule| Budget::new(rule, &self.clock))
+    pub fn budget(&self, name: &str, rule: BudgetRule) -> Arc<Budget> {
+        let shadow = self.metrics.shadow.with_label_values(&[&format!("budget of {name}")]);
+        keep(&self.budgets, name, rule, |rule| Budget::new(rule, &self.clock, shadow))
     }
 
     /// Who the client called `name` is in the accounts' lines: the same over reloads, whatever its place in the plan.
@@ -179,21 +207,30 @@ impl Lasting {
         standings.entry((name.to_owned(), address.to_owned())).or_insert_with(new).clone()
     }
 
+    /// How the route called `name` of an upstream stands with it, where its standing is its own.
+    pub fn scope(&self, name: (String, String)) -> Scope {
+        let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        scopes.entry(name).or_insert_with(|| Scope::new(self.clock.clone())).clone()
+    }
+
     /// The account called `name` of an upstream: kept, with what was spent of it, if its windows are the same.
+    ///
+    /// # Errors
+    /// Its ledger cannot be used.
     pub fn account(
         &self,
         name: (String, String),
         (rules, instances): (&[QuotaRule], u32),
         terms: Terms,
         label: &str,
-    ) -> Arc<Account> {
+    ) -> Result<Arc<Account>, Unprovisioned> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((held, account)) = accounts.get(&name)
             && held.0 == rules
             && held.1 == instances
         {
             account.adapt(terms);
-            return account.clone();
+            return Ok(account.clone());
         }
         let metrics = &self.metrics;
         let window = |rule: &QuotaRule| format!("{}/{}", rule.requests, rule.per);
@@ -208,10 +245,38 @@ impl Lasting {
             paused: metrics.account_paused.with_label_values(&[label]),
             shadow: metrics.shadow.with_label_values(&[&format!("quota of {label}")]),
         };
-        let lasting = (self.clock.clone(), self.tasks.clone());
-        let account = Account::new(rules, instances, terms, lasting, meters);
+        let file = format!("{}.{}", name.0, name.1);
+        let journal = self.state.as_ref().map(|state| state.journal(&file, self.clock.wall())).transpose();
+        let journal = journal.map_err(|why| Unprovisioned::State(file.into(), why))?;
+        let account = Account::new(
+            rules,
+            instances,
+            terms,
+            (self.clock.clone(), self.tasks.clone(), journal),
+            (label, meters),
+        );
         accounts.insert(name, ((rules.to_vec(), instances), account.clone()));
-        account
+        Ok(account)
+    }
+
+    /// The account that metrics call `label`, with the name of its upstream.
+    pub fn account_called(&self, label: &str) -> Option<(String, Arc<Account>)> {
+        let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = accounts.iter().find(|(_, (_, account))| account.name() == label);
+        found.map(|((upstream, _), (_, account))| (upstream.clone(), account.clone()))
+    }
+
+    /// Closes the breaker of the upstream called `name`.
+    pub fn reset_standing(&self, name: &str) {
+        let standings = self.standings.lock().unwrap_or_else(PoisonError::into_inner);
+        standings.iter().filter(|((held, _), _)| held == name).for_each(|(_, standing)| standing.reset());
+    }
+
+    /// Writes down what nobody will spend any more: the last thing a gate does.
+    pub fn settle(&self) {
+        for (.., account) in self.accounts.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            account.settle();
+        }
     }
 }
 

@@ -11,11 +11,13 @@ pub mod config;
 pub mod console;
 pub mod explain;
 pub mod gateway;
+pub mod hand;
 pub mod handler;
 pub mod lasting;
 pub mod pipeline;
 pub mod provision;
 pub mod purge;
+pub mod usage;
 
 // floor 4: sockets, without policy
 pub mod edge;

@@ -28,9 +28,10 @@ use crate::stages::flight::FlightLayer;
 use crate::stages::keep::KeepLayer;
 use crate::stages::observe::{ObserveLayer, Reports};
 use crate::stages::pages::PagesLayer;
-use crate::stages::quota::{QuotaLayer, Share};
+use crate::stages::quota::{Causes, Purse, QuotaLayer, Share};
 use crate::stages::steps::{Authenticate, Inspect, Lane, Lens, LimitClient, OwnPages, Route, Understand};
 use crate::state::metrics::RouteMeters;
+use crate::state::tells::Tells;
 
 mod accounts;
 mod memory;
@@ -58,6 +59,7 @@ pub fn provision(
         none: RouteMeters::new(&lasting.metrics, "none", &clients),
         params: plan.routes.iter().map(parameter_names).collect(),
         faults: lasting.metrics.faults.clone(),
+        tells: Vec::new(),
         clock: clock.clone(),
     };
     let keys = plan
@@ -88,7 +90,9 @@ pub fn provision(
     let may_refresh: Arc<[bool]> =
         plan.clients.iter().map(|client| client.may_refresh || nobody_declared(plan)).collect();
     // Last, since it is the one thing here that what already runs can see.
-    let (purses, vaults) = accounts(plan, lasting, environment);
+    let (purses, vaults) = accounts(plan, lasting, environment)?;
+    let tells = |purse: &Purse| Tells::new(vec![purse.account.clone()], plan.server.rate_limit_fields);
+    let reports = Reports { tells: purses.iter().map(tells).collect(), ..reports };
     let stages = Stages {
         observe: ObserveLayer { reports: Arc::new(reports) },
         inspect: Inspect {
@@ -169,6 +173,14 @@ pub fn provision(
         },
         quota: QuotaLayer {
             purses,
+            causes: plan
+                .routes
+                .iter()
+                .map(|route| {
+                    let causes = |client| Causes::new(&lasting.metrics.calls, client, &route.name);
+                    clients.iter().map(|client| causes(client)).collect()
+                })
+                .collect(),
             shares: plan
                 .clients
                 .iter()

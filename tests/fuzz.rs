@@ -10,7 +10,7 @@
 
 use std::net::IpAddr;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, header};
 use serde_json::Value;
@@ -25,8 +25,10 @@ use tollgate::rules::framing::Framing;
 use tollgate::rules::headers::{remove_echoes, strip_hop_by_hop};
 use tollgate::rules::message::{HeadRules, is_host, normalized, normalized_path};
 use tollgate::rules::params::{Params, sorted_by_name};
+use tollgate::rules::records::Kept;
 use tollgate::rules::routes::Path;
 use tollgate::rules::slices::{Pointer, Role, Shape};
+use tollgate::rules::told::Told;
 use tollgate::rules::understanding::{prefers_strict, stated_timeout};
 
 /// How many inputs the short pass tries.
@@ -396,6 +398,83 @@ fn directives_are_read_from_any_field() {
         headers.append(header::CACHE_CONTROL, value);
         let twice = Directives::from_headers(&headers, &header::CACHE_CONTROL);
         assert_eq!(format!("{once:?}"), format!("{twice:?}"), "{text:?}");
+    });
+}
+
+#[test]
+fn what_an_upstream_says_of_its_limits_is_read_or_ignored() {
+    const LIMITS: &[&str] = &[
+        "\"a\"",
+        "\"b\"",
+        ";r=",
+        ";t=",
+        ";q=",
+        ";w=",
+        ",",
+        " ",
+        "0",
+        "9",
+        "60",
+        "1700000000",
+        "-",
+        ".",
+        "1e9",
+        "ms",
+        "s",
+        "m",
+        "h",
+        "limit=",
+        "remaining=",
+        "reset=",
+        "NaN",
+        "inf",
+        "Tue, 14 Nov 2023 22:14:20 GMT",
+        "99999999999999999999",
+        "(",
+        "?1",
+    ];
+    fuzz!("told", LIMITS, |text| {
+        let mut headers = HeaderMap::new();
+        for name in tollgate::rules::told::FIELDS.iter().chain(&["retry-after", "date"]) {
+            let Ok(value) = HeaderValue::from_str(text) else { return };
+            headers.insert(*name, value);
+        }
+        let told = Told::of(&headers, SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
+        let year = Duration::from_secs(366 * 86_400);
+        assert!(told.comes_back().is_none_or(|wait| wait <= year), "{text:?}");
+        assert!(told.words.len() <= 16, "{text:?}");
+    });
+}
+
+#[test]
+fn a_ledger_on_disk_means_the_same_after_it_is_written_anew() {
+    const RECORDS: &[&str] = &[
+        "lease ",
+        "unspent ",
+        "spent ",
+        "closed ",
+        "opened ",
+        "day ",
+        "month ",
+        "7200s ",
+        "5 ",
+        "4294967295 ",
+        "1700000000000 ",
+        "9 ",
+        ".",
+        "\n",
+        " .\n",
+        "-",
+        "\r",
+    ];
+    fuzz!("records", RECORDS, |text| {
+        let Ok(kept) = Kept::of_text(text) else { return };
+        let again = Kept::of_text(&kept.to_text()).expect("what the gate writes it reads");
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        for window in ["day", "month", "7200s"] {
+            let spent = |kept: &Kept| kept.spent(window, now).map(|(calls, _)| u64::from(calls)).sum::<u64>();
+            assert_eq!(spent(&again), spent(&kept), "{text:?}");
+        }
     });
 }
 

@@ -20,7 +20,7 @@ const FLOORS: [&[&str]; 13] = [
     &["pipeline", "lasting"],
     &["provision"],
     &["explain"],
-    &["purge"],
+    &["hand", "purge", "usage"],
     &["console", "handler"],
     &["gateway"],
     &["main", "lib"],

@@ -317,7 +317,7 @@ async fn a_call_that_never_left_spends_nothing() {
     assert_eq!(gate.get(&format!("{PATH}?page=2"), &[]).await.status, 429);
 }
 
-/// An answer of 429 by the upstream itself is passed as it came, with its own advice.
+/// An answer of 429 by the upstream itself is passed as it came, with its own advice; then it is not asked for so long.
 #[tokio::test]
 async fn the_upstreams_own_429_is_passed_and_not_kept() {
     let (octopush, url) = octopush(Settings {
@@ -327,10 +327,19 @@ async fn the_upstreams_own_429_is_passed_and_not_kept() {
     .await;
     let gate = gate(&url, "", "quota = \"none\"").await;
     assert_eq!(gate.get(&format!("{PATH}?page=1"), &[]).await.status, 200);
-    for calls in [2, 3] {
-        let refused = gate.get(&format!("{PATH}?page=2"), &[]).await;
-        assert_eq!((refused.status, refused.json()["code"].as_u64()), (429, Some(429)));
-        assert!(retry_after(&refused) > 590);
-        assert_eq!(octopush.calls(), calls);
+    let refused = gate.get(&format!("{PATH}?page=2"), &[]).await;
+    assert_eq!((refused.status, refused.json()["code"].as_u64()), (429, Some(429)));
+    assert!(retry_after(&refused) > 590);
+    for page in 2..5 {
+        let refused = gate.get(&format!("{PATH}?page={page}"), &[]).await;
+        let document = problem(&refused, 429, "account-paused");
+        assert_eq!((&document["fault"], &document["account"]), (&"quota".into(), &"main".into()));
+        assert!(
+            (290..=300).contains(&retry_after(&refused)),
+            "as long as `max_pause`: {}",
+            retry_after(&refused)
+        );
     }
+    assert_eq!(octopush.calls(), 2);
+    assert_eq!(gate.metric("tollgate_account_paused", &["account=\"main\""]).await, 1.0);
 }

@@ -350,7 +350,8 @@ async fn the_operators_pages_are_where_the_contract_says() {
         ("/config", 200, "headers.api-key = { env = \"OCTOPUSH_API_KEY\" }  # set, masked"),
         ("/explain?request=GET%20/nowhere", 200, "404 no-such-route"),
         ("/explain?request=nonsense", 400, "does not begin with `/`"),
-        ("/", 404, "/metrics /livez /readyz /config"),
+        ("/usage", 200, "{\"clients\":["),
+        ("/", 404, "/metrics /livez /readyz /usage /config"),
     ] {
         let answer = gate.ask_admin("GET", page).await;
         assert_eq!(

@@ -19,6 +19,7 @@ mod secrets;
 pub use secrets::Place;
 pub use server::log_level;
 mod server;
+mod shown;
 #[cfg(test)]
 #[allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 mod tests;
@@ -84,6 +85,11 @@ impl Environment for WithoutSecrets {
     fn has_secrets(&self) -> bool {
         false
     }
+}
+
+/// A duration as configuration writes it, elsewhere than in one: `10m`.
+pub fn time(text: &str) -> Option<std::time::Duration> {
+    values::time(text).ok()
 }
 
 /// The plan that `text` means; `name` is what mistakes call the file.

@@ -22,8 +22,8 @@ use crate::rules::reuse;
 pub use crate::rules::routes::Methods;
 use crate::rules::routes::Path;
 use crate::rules::slices::{Counting, Pointer, Role, Shape};
-use crate::rules::window::WindowRule;
-pub use crate::state::limits::RateLimit;
+pub use crate::state::limits::{BudgetRule, RateLimit};
+pub use crate::state::tells::Fields;
 
 /// Everything the gate does, as one value. Indices between its lists are checked when it is made.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ pub struct Server {
     pub tls: Option<ServerTls>,
     /// The limit of each peer address that is no declared client.
     pub rate_limit: Option<RateLimit>,
+    /// Which fields tell clients what is left of the account.
+    pub rate_limit_fields: Fields,
     /// How long a request's head may take, from its first byte.
     pub header_timeout: Duration,
     /// How long a request's body may fall silent.
@@ -228,7 +230,7 @@ pub struct Client {
     /// How often it may ask. None for `anonymous`, whose limit is `server.rate_limit`, of each peer address.
     pub rate_limit: Option<RateLimit>,
     /// How many upstream calls it may cause.
-    pub budget: Option<WindowRule>,
+    pub budget: Option<BudgetRule>,
     /// Its share of the accounts when they are contended.
     pub weight: u32,
     /// Whose calls go first.
@@ -268,6 +270,8 @@ pub struct Route {
     pub tags: Vec<(Pointer, String)>,
     /// Which parameters say page and size.
     pub pages: Option<Pages>,
+    /// Whether the upstream's 429 closes this route alone, and not its account.
+    pub pauses_alone: bool,
     /// The longest a client waits in all, where it does not say.
     pub timeout: Duration,
 }

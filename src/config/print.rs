@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use super::Plan;
 use super::plan::{
-    Account, Client, Credential, ForwardHeaders, Http2, Identity, LogFormat, Methods, QuotaRule, RateLimit,
-    Roots, Route, SecretSource, Upstream,
+    Account, Client, Credential, ForwardHeaders, Http2, Identity, LogFormat, Methods, RateLimit, Roots,
+    Route, SecretSource, Upstream,
 };
+use super::server::FIELDS;
+use super::shown::{budget, quota_window, usable};
 use super::values::{duration_text, size_text};
-use crate::rules::ledger::Per;
 use crate::rules::params::{Bare, Below, Kind, OnIgnored, Param, Params, Unknown};
 use crate::rules::reuse::Policy;
 use crate::rules::slices::Pointer;
-use crate::rules::window::{Counted, WindowRule};
 
 impl Plan {
     /// The whole plan as TOML, for `tollgate check` and `GET /config`. It holds no secret, only where each comes from.
@@ -48,6 +48,8 @@ impl Plan {
         page.text("listen", server.listen);
         page.line("allow_anonymous", server.allow_anonymous);
         page.maybe("rate_limit", server.rate_limit.map(rate));
+        let fields = FIELDS.iter().find(|(_, fields)| *fields == server.rate_limit_fields);
+        page.text("rate_limit_fields", fields.map_or("", |(word, _)| word));
         page.duration("header_timeout", server.header_timeout);
         page.duration("body_timeout", server.body_timeout);
         page.duration("body_total_timeout", server.body_total_timeout);
@@ -124,6 +126,7 @@ impl Plan {
             },
         );
         page.duration("timeout", route.timeout);
+        page.text("pauses", if route.pauses_alone { "route" } else { "account" });
         if let Some(params) = &route.params {
             page.text("unknown", if route.unknown == Unknown::Pass { "pass" } else { "drop" });
             page.header("[routes.params]");
@@ -178,6 +181,15 @@ fn describe_account(upstream: &Upstream, account: &Account, page: &mut Page) {
     page.line("max_waiting", account.max_waiting);
     page.duration("max_pause", account.max_pause);
     page.maybe("price", account.price.map(number));
+    if !account.quota.is_empty() {
+        let usable = |millis| usable(upstream, account, Duration::from_millis(millis));
+        page.comment(&format!(
+            "usable: {:.4} calls a second at 50ms an answer, {:.4} at 200ms, {:.4} at 1s",
+            usable(50),
+            usable(200),
+            usable(1_000)
+        ));
+    }
 }
 
 fn describe_policy(policy: &Policy, tags: &[(Pointer, String)], page: &mut Page) {
@@ -320,7 +332,7 @@ impl Page {
 }
 
 /// A basic string of TOML.
-fn quote(value: impl Display) -> String {
+pub(super) fn quote(value: impl Display) -> String {
     let mut quoted = String::from('"');
     for char in value.to_string().chars() {
         match char {
@@ -348,7 +360,7 @@ fn list(values: impl IntoIterator<Item = impl Display>) -> String {
     format!("[{}]", joined(values.into_iter().map(quote)))
 }
 
-fn duration(value: Duration) -> String {
+pub(super) fn duration(value: Duration) -> String {
     quote(duration_text(value))
 }
 
@@ -358,34 +370,9 @@ fn number(value: f64) -> String {
 }
 
 fn rate(limit: RateLimit) -> String {
-    let RateLimit { requests, per, burst } = limit;
-    format!("{{ requests = {requests}, per = {}, burst = {burst} }}", duration(per))
-}
-
-fn budget(rule: WindowRule) -> String {
-    format!("{{ requests = {}, per = {} }}", rule.requests, duration(rule.per))
-}
-
-fn quota_window(rule: &QuotaRule) -> String {
-    let mut keys = vec![format!("requests = {}", rule.requests)];
-    match &rule.per {
-        Per::Sliding(per) => keys.push(format!("per = {}", duration(*per))),
-        Per::Calendar(resets) => {
-            keys.push(format!("per = {}", quote(&rule.per)));
-            let zone = resets.zone.iana_name().unwrap_or("UTC");
-            keys.push(format!("resets = {}", quote(format!("{} {zone}", resets.at.strftime("%H:%M")))));
-        }
-    }
-    if let Counted::Sent(margin) = rule.counted {
-        keys.push(format!("count_until = \"sent\", margin = {}", duration(margin)));
-    }
-    if rule.reserve > 0 {
-        keys.push(format!("reserve = \"{}%\"", rule.reserve));
-    }
-    if rule.shadow {
-        keys.push("shadow = true".into());
-    }
-    format!("{{ {} }}", keys.join(", "))
+    let RateLimit { requests, per, burst, shadow } = limit;
+    let shadow = if shadow { ", shadow = true" } else { "" };
+    format!("{{ requests = {requests}, per = {}, burst = {burst}{shadow} }}", duration(per))
 }
 
 fn name(params: &Params, place: usize) -> String {

@@ -1,13 +1,12 @@
 //! Windows of quotas and budgets, and `[state]`: what may be spent, and where it is written down.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::civil::Time;
 use jiff::tz::TimeZone;
 
 use super::mistakes::{Wrong, nearest};
-use super::plan::{QuotaRule, State};
+use super::plan::{BudgetRule, QuotaRule, State};
 use super::reader::{Item, Table};
 use super::values::{self, DURATION, SECONDS_PER_DAY, quoted};
 use crate::rules::calendar::{Resets, Unit};
@@ -21,8 +20,12 @@ const MARGIN: Duration = Duration::from_millis(100);
 
 /// `[state]`
 pub(super) fn state(mut table: Table<'_>) -> State {
-    let state = State { dir: None, instances: table.or("instances", 1, values::count(1..=1_000)) };
-    table.not_yet("dir", "no `dir`: what was spent is kept in memory");
+    let dir = table.take("dir", |item| {
+        let expected = "a directory such as \"/var/lib/tollgate\"";
+        let dir = item.text(expected)?;
+        if dir.is_empty() { Err(Wrong::new("is empty", expected)) } else { Ok(dir.into()) }
+    });
+    let state = State { dir, instances: table.or("instances", 1, values::count(1..=1_000)) };
     table.finish();
     state
 }
@@ -122,7 +125,7 @@ fn percent(item: &Item<'_>) -> Result<u32, Wrong> {
 }
 
 /// `{ requests, per }` of a client, whose day is 24 hours long, and whose month 31 days: longer than any.
-pub(super) fn budget(item: &Item<'_>) -> Result<WindowRule, Wrong> {
+pub(super) fn budget(item: &Item<'_>) -> Result<BudgetRule, Wrong> {
     let expected = "a window such as { requests = 5000, per = \"day\" }";
     let mut table = item.table(expected)?;
     let requests = table.must("requests", expected, values::count(1..=MOST_REQUESTS));
@@ -131,18 +134,15 @@ pub(super) fn budget(item: &Item<'_>) -> Result<WindowRule, Wrong> {
         Some(Unit::Month) => Ok(Duration::from_secs(31 * SECONDS_PER_DAY)),
         None => values::some_time(item),
     });
-    for key in ["resets", "reserve", "shadow", "count_until"] {
-        table.not_yet(key, "{ requests, per }: a budget slides");
-    }
+    let shadow = table.or("shadow", false, Item::boolean);
     table.finish();
     let (Some(requests), Some(per)) = (requests, per) else { return Err(Wrong::Told) };
-    Ok(WindowRule::new(requests, per))
+    Ok(BudgetRule { window: WindowRule::new(requests, per), shadow })
 }
 
 /// Notes what cannot be promised: a calendar window without a place to write it down, a window of which each gate would
 /// have nothing.
 pub(super) fn check(root: &Table<'_>, state: &State, accounts: &[super::plan::Account]) {
-    let _: Option<PathBuf> = state.dir.clone();
     for account in accounts {
         for rule in &account.quota {
             let key = format!("the quota of account `{}`", account.name);

@@ -101,6 +101,7 @@ fn read_one(mut table: Table<'_>, upstreams: &[Upstream], accounts: &[Account], 
         tags,
         pages,
         timeout: table.or("timeout", longest, values::some_time),
+        pauses_alone: table.or("pauses", false, values::word(&[("account", false), ("route", true)])),
     };
     table.finish();
     route

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Environment;
 use super::mistakes::Wrong;
-use super::plan::{Admin, Cache, Log, LogFormat, Server, is_loopback};
+use super::plan::{Admin, Cache, Fields, Log, LogFormat, Server, is_loopback};
 use super::reader::{Item, Table};
 use super::secrets::{Place, credential};
 use super::tls;
@@ -14,6 +14,14 @@ use crate::rules::forwarded::{Network, NoNetwork};
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
+
+/// `rate_limit_fields`
+pub(super) const FIELDS: [(&str, Fields); 4] = [
+    ("standard", Fields { standard: true, legacy: false }),
+    ("x", Fields { standard: false, legacy: true }),
+    ("both", Fields { standard: true, legacy: true }),
+    ("none", Fields { standard: false, legacy: false }),
+];
 
 /// `[server]`
 pub(super) fn server(mut table: Table<'_>, has_clients: bool, environment: &dyn Environment) -> Server {
@@ -36,6 +44,7 @@ pub(super) fn server(mut table: Table<'_>, has_clients: bool, environment: &dyn 
         allow_anonymous,
         tls: table.maybe_table("tls").and_then(|table| tls::server(table, environment)),
         rate_limit: table.take("rate_limit", values::rate),
+        rate_limit_fields: table.or("rate_limit_fields", FIELDS[0].1, values::word(&FIELDS)),
         header_timeout: table.or("header_timeout", Duration::from_secs(10), values::some_time),
         body_timeout: table.or("body_timeout", Duration::from_secs(30), values::some_time),
         body_total_timeout: table.or("body_total_timeout", Duration::from_secs(300), values::some_time),

@@ -95,9 +95,6 @@ fn account(name: &str, mut table: Table<'_>, upstream: usize, environment: &dyn 
         }),
     };
     table.not_yet("same_data", "one account for each route");
-    if account.price.is_some() {
-        table.notes.warn(format!("{}: `price` is kept but not acted on yet", table.path));
-    }
     table.finish();
     account
 }

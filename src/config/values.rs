@@ -22,7 +22,11 @@ pub(super) const SECONDS_PER_DAY: u64 = 86_400;
 
 /// A duration, zero included; at most 366 days.
 pub(super) fn duration(item: &Item<'_>) -> Result<Duration, Wrong> {
-    let text = item.text(DURATION)?;
+    time(item.text(DURATION)?)
+}
+
+/// The same from its text.
+pub(super) fn time(text: &str) -> Result<Duration, Wrong> {
     let (number, unit) = quantity(text);
     let millis = match unit {
         "ms" => 1,
@@ -241,13 +245,13 @@ pub(super) fn rate(item: &Item<'_>) -> Result<RateLimit, Wrong> {
     let requests = table.must("requests", expected, count(1..=1_000_000_000));
     let per = table.must("per", expected, some_time);
     let burst = table.take("burst", count(1..=1_000_000_000));
-    table.not_yet("shadow", "an enforced limit, or none");
+    let shadow = table.or("shadow", false, Item::boolean);
     table.finish();
     let (Some(requests), Some(per)) = (requests, per) else { return Err(Wrong::Told) };
     if per.as_nanos() < u128::from(requests) {
         return Err(Wrong::new("is more than one request each nanosecond", expected));
     }
-    Ok(RateLimit { requests, per, burst: burst.unwrap_or(requests) })
+    Ok(RateLimit { requests, per, burst: burst.unwrap_or(requests), shadow })
 }
 
 /// A text as a message quotes it: short, on one line.

@@ -24,6 +24,13 @@ pub trait Console: Send + Sync + 'static {
     /// # Errors
     /// What is wrong with the request as written.
     fn explain(&self, request: &str) -> Result<String, String>;
+    /// Who asked what, what it cost and what it saved, as JSON.
+    fn usage(&self) -> String;
+    /// Does to an account what the path after `/accounts/` and the query say; says as JSON what was done.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    fn account(&self, path: &str, query: &str) -> Result<String, String>;
     /// Erases what the query names; says as JSON how many entries went.
     ///
     /// # Errors
@@ -40,8 +47,7 @@ pub struct Admin {
 }
 
 /// The pages, for those who ask for another.
-const PAGES: &str =
-    "/metrics /livez /readyz /config /explain?request=GET%20/path /purge?request=GET%20/path\n";
+const PAGES: &str = "/metrics /livez /readyz /usage /config /explain?request=GET%20/path /purge?request=GET%20/path /accounts/NAME/pause?for=10m\n";
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
@@ -74,7 +80,7 @@ impl Admin {
             return refused;
         }
         match path {
-            "/metrics" | "/config" | "/explain" if !get => {
+            "/metrics" | "/config" | "/explain" | "/usage" if !get => {
                 let mut refused = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "this page is read with GET\n");
                 refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
                 refused
@@ -82,6 +88,7 @@ impl Admin {
             "/metrics" => {
                 page(StatusCode::OK, crate::state::metrics::Metrics::TEXT_FORMAT, self.console.metrics())
             }
+            "/usage" => page(StatusCode::OK, JSON, self.console.usage()),
             "/config" => page(StatusCode::OK, TEXT, self.console.config()),
             "/explain" => self.explain(request.uri().query().unwrap_or_default()),
             "/purge" if *request.method() != Method::POST => {
@@ -89,6 +96,19 @@ impl Admin {
                     page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "purging is asked for with POST\n");
                 refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
                 refused
+            }
+            _ if path.starts_with("/accounts/") && *request.method() != Method::POST => {
+                let mut refused =
+                    page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "accounts are changed with POST\n");
+                refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+                refused
+            }
+            _ if path.starts_with("/accounts/") => {
+                let (path, query) = (&path["/accounts/".len()..], request.uri().query().unwrap_or_default());
+                match self.console.account(path, query) {
+                    Ok(done) => page(StatusCode::OK, JSON, done),
+                    Err(mistake) => page(StatusCode::BAD_REQUEST, TEXT, mistake + "\n"),
+                }
             }
             "/purge" => match self.console.purge(request.uri().query().unwrap_or_default()) {
                 Ok(purged) => page(StatusCode::OK, JSON, purged),

@@ -122,6 +122,8 @@ faults! {
     BudgetSpent = TOO_MANY_REQUESTS, "budget-spent", Quota, false, Info, "This client has caused as many upstream calls as it may for now.";
     /// The answer did not come within the time the client gave.
     ClientTimeout = GATEWAY_TIMEOUT, "client-timeout", Client, false, Info, "The answer did not come within the client's own time.";
+    /// What would be spent of the account cannot be written down.
+    LedgerUnwritable = SERVICE_UNAVAILABLE, "ledger-unwritable", Gateway, false, Error, "The gate cannot write down what it would spend.";
     /// As many asks as may wait for the account already do.
     QueueFull = SERVICE_UNAVAILABLE, "queue-full", Quota, false, Warn, "Too many requests wait for the account.";
     /// The client allowed answers from the cache alone and there is none.

@@ -7,7 +7,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 
 use crate::config::plan::{Account as AccountPlan, Credential, Plan};
 use crate::config::{Environment, Place};
-use crate::lasting::Lasting;
+use crate::lasting::{Lasting, Unprovisioned};
 use crate::model::Secret;
 use crate::stages::credentials::{Credentials, Vault};
 use crate::stages::quota::{CallMeters, Purse};
@@ -28,15 +28,18 @@ pub(super) fn accounts(
     plan: &Plan,
     lasting: &Lasting,
     environment: &Arc<dyn Environment>,
-) -> (Arc<[Purse]>, Vaults) {
+) -> Result<(Arc<[Purse]>, Vaults), Unprovisioned> {
     let ceilings: Vec<Ceiling> = plan
         .upstreams
         .iter()
         .map(|upstream| lasting.ceiling(&upstream.name, upstream.max_concurrent))
         .collect();
-    let purse = |name: &str, upstream: usize, account: Arc<Account>| Purse {
+    let purse = |name: &str, upstream: usize, account: Arc<Account>, (max_wait, max_pause)| Purse {
         account,
         name: name.to_owned(),
+        scope: None,
+        max_wait,
+        max_pause,
         meters: CallMeters::new(
             &lasting.metrics.upstream_requests,
             lasting.metrics.upstream_duration.with_label_values(&[&plan.upstreams[upstream].name]),
@@ -56,12 +59,19 @@ pub(super) fn accounts(
                 max_pause: account.max_pause,
                 ceiling: ceilings[account.upstream].clone(),
             };
-            let quota = lasting.account(name, (&account.quota, plan.state.instances), terms, &label);
-            (purse(&label, account.upstream, quota), vault(account, environment))
+            let quota = lasting.account(name, (&account.quota, plan.state.instances), terms, &label)?;
+            Ok((
+                purse(&label, account.upstream, quota, (account.max_wait, account.max_pause)),
+                vault(account, environment),
+            ))
         })
-        .collect();
+        .collect::<Result<_, _>>()?;
     let routes = plan.routes.iter().map(|route| match route.account.and_then(|at| held.get(at)) {
-        Some((purse, vault)) => (purse.clone(), Some(vault.clone())),
+        Some((purse, vault)) => {
+            let name = || (plan.upstreams[route.upstream].name.clone(), route.name.clone());
+            let scope = route.pauses_alone.then(|| lasting.scope(name()));
+            Ok((Purse { scope, ..purse.clone() }, Some(vault.clone())))
+        }
         None => {
             let upstream = &plan.upstreams[route.upstream];
             let terms = Terms {
@@ -70,12 +80,13 @@ pub(super) fn accounts(
                 max_pause: NO_ACCOUNT_PAUSE,
                 ceiling: ceilings[route.upstream].clone(),
             };
-            let account = lasting.account((upstream.name.clone(), String::new()), (&[], 1), terms, "none");
-            (purse("none", route.upstream, account), None)
+            let account = lasting.account((upstream.name.clone(), String::new()), (&[], 1), terms, "none")?;
+            Ok((purse("none", route.upstream, account, (NO_ACCOUNT_WAIT, NO_ACCOUNT_PAUSE)), None))
         }
     });
-    let (purses, vaults): (Vec<_>, Vec<_>) = routes.unzip();
-    (purses.into(), vaults.into())
+    let (purses, vaults): (Vec<_>, Vec<_>) =
+        routes.collect::<Result<Vec<_>, Unprovisioned>>()?.into_iter().unzip();
+    Ok((purses.into(), vaults.into()))
 }
 
 /// An account's name in metrics and faults: with its upstream's where another upstream has one of the same name.

@@ -30,6 +30,7 @@ pub fn failure(fetched: &Result<Answer, Fault>) -> Option<Stale> {
             FaultKind::QuotaExceeded
             | FaultKind::BudgetSpent
             | FaultKind::QueueFull
+            | FaultKind::LedgerUnwritable
             | FaultKind::Overloaded => Some(Stale::Quota),
             FaultKind::UpstreamRefusedCredentials | FaultKind::AccountPaused => Some(Stale::Paused),
             _ => None,

@@ -4,66 +4,16 @@
 //! The shortest window sets the pace: grants to those who wait are `per / requests` apart, so that a newcomer of a better
 //! class never finds the whole window taken by one burst. Longer windows only admit or refuse.
 
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::calendar::{Period, Resets, Unit};
-use super::window::{Counted, Window, WindowRule};
+pub use super::quota::{Now, Per, QuotaRule, Standing, Word};
+use super::window::{Window, WindowRule};
 use crate::model::moment::Moment;
 use crate::model::urgency::Class;
 
-/// Sliding windows from this length on are kept on disk where there is a place for it.
-pub const LONG: Duration = Duration::from_secs(3600);
-/// A lease is at most one part in so many of a window.
-const LEASES: u32 = 1000;
 /// How late a grant may come without the pace being lost: timers have a grain.
 const GRAIN: Duration = Duration::from_millis(2);
-
-/// `{ requests, per, resets, reserve, count_until, shadow }`
-#[derive(Debug, Clone, PartialEq)]
-pub struct QuotaRule {
-    /// How many calls.
-    pub requests: u32,
-    /// In how long.
-    pub per: Per,
-    /// Until when a call holds its slot.
-    pub counted: Counted,
-    /// How many percent of it are kept for interactive calls.
-    pub reserve: u32,
-    /// Whether it only counts what it would refuse.
-    pub shadow: bool,
-}
-
-/// `per`
-#[derive(Debug, Clone, PartialEq)]
-pub enum Per {
-    /// Any interval of this length.
-    Sliding(Duration),
-    /// From reset to reset.
-    Calendar(Resets),
-}
-
-/// What time it is: on the monotonic clock, and by the date as `calendar::Steady` tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Now {
-    /// For durations.
-    pub at: Moment,
-    /// For resets.
-    pub date: SystemTime,
-}
-
-/// What the upstream said of one of its windows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Word {
-    /// How many calls it admits in all.
-    pub limit: Option<u64>,
-    /// How many it still admits.
-    pub remaining: u64,
-    /// How long until it admits more.
-    pub reset: Option<Duration>,
-    /// How long it is.
-    pub window: Option<Duration>,
-}
 
 /// An account's windows. An empty ledger admits everything.
 #[derive(Debug)]
@@ -93,47 +43,6 @@ struct Book {
 enum State {
     Sliding(Window),
     Calendar(Period),
-}
-
-impl QuotaRule {
-    /// `requests` in any interval of length `per`.
-    pub const fn sliding(requests: u32, per: Duration) -> Self {
-        Self { requests, per: Per::Sliding(per), counted: Counted::Answer, reserve: 0, shadow: false }
-    }
-
-    /// What one of so many gates on the account may spend of it.
-    pub fn share(&self, instances: u32) -> u32 {
-        self.requests / instances.max(1)
-    }
-
-    /// About how long it is, in seconds: for `w` of `RateLimit-Policy`.
-    pub fn seconds(&self) -> u64 {
-        match &self.per {
-            Per::Sliding(per) => per.as_secs().max(1),
-            Per::Calendar(Resets { unit: Unit::Day, .. }) => 86_400,
-            Per::Calendar(Resets { unit: Unit::Month, .. }) => 31 * 86_400,
-        }
-    }
-
-    /// Whether what was spent of it must outlive the process.
-    pub fn is_long(&self) -> bool {
-        !self.shadow && !matches!(self.per, Per::Sliding(per) if per < LONG)
-    }
-
-    /// How much of it is written down at once.
-    pub fn lease(&self, instances: u32) -> u32 {
-        (self.share(instances) / LEASES).max(1)
-    }
-}
-
-impl fmt::Display for Per {
-    /// As in configuration: `1s`, `day`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sliding(per) => write!(f, "{per:?}"),
-            Self::Calendar(resets) => f.write_str(if resets.unit == Unit::Day { "day" } else { "month" }),
-        }
-    }
 }
 
 impl Ledger {
@@ -181,12 +90,24 @@ impl Ledger {
         self.books.iter_mut().map(move |book| book.state.remaining(now))
     }
 
-    /// How long until a window admits more than it does, where it does not admit all.
-    pub fn reset(&mut self, now: Now, place: usize) -> Option<Duration> {
-        match &mut self.books.get_mut(place)?.state {
-            State::Sliding(window) => window.first_free().map(|free| free.since(now.at)),
-            State::Calendar(period) => Some(period.left(now.date)),
-        }
+    /// How each window stands at `now`.
+    pub fn standing(&mut self, now: Now) -> Vec<Standing> {
+        let instances = self.instances;
+        let stands = |book: &mut Book| {
+            let (requests, remaining) = (book.rule.share(instances), book.state.remaining(now));
+            let reset = match &book.state {
+                State::Sliding(window) => window.first_free().map(|free| free.since(now.at)),
+                State::Calendar(period) => Some(period.left(now.date)),
+            };
+            Standing {
+                name: book.rule.per.to_string(),
+                requests,
+                seconds: book.rule.seconds(),
+                remaining,
+                reset: reset.filter(|_| remaining < requests),
+            }
+        };
+        self.books.iter_mut().filter(|book| !book.rule.shadow).map(stands).collect()
     }
 
     /// Whether every window admits a call of `class` at `now`.
@@ -328,6 +249,18 @@ impl Ledger {
         if let Some(lease) = self.books.get_mut(place).and_then(|book| book.lease.as_mut()) {
             *lease += calls;
         }
+    }
+
+    /// Whatever was written down of the window at `place` has been accounted for otherwise.
+    pub fn end_lease(&mut self, place: usize) {
+        if let Some(lease) = self.books.get_mut(place).and_then(|book| book.lease.as_mut()) {
+            *lease = 0;
+        }
+    }
+
+    /// A limit that no window knows no longer blocks.
+    pub fn unblock(&mut self) {
+        self.blocked = Moment::ORIGIN;
     }
 
     /// What is written down of each kept window and not spent, as (place, calls).

@@ -23,6 +23,7 @@ use crate::model::fields::{CACHE_STATUS, Delivery, REQUEST_ID, SERVER_TIMING, VI
 use crate::model::{Fault, FaultKind, Moment, Short};
 use crate::state::clock::Clock;
 use crate::state::metrics::RouteMeters;
+use crate::state::tells::Tells;
 
 const UNDERSTOOD: HeaderName = HeaderName::from_static("tollgate-understood");
 
@@ -37,6 +38,8 @@ pub struct Reports {
     pub params: Vec<Vec<String>>,
     /// `tollgate_faults_total{kind}`
     pub faults: IntCounterVec,
+    /// What clients are told of the routes' accounts, by place.
+    pub tells: Vec<Option<Tells>>,
     /// The time.
     pub clock: Clock,
 }
@@ -71,7 +74,8 @@ pub trait Respond: Send + Sync {
 
 impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
     async fn respond(&self, arrival: Box<Arrival>) -> Response<Reported> {
-        let mut report = Report {
+        // Boxed: an answer is moved several times before its first byte is written.
+        let mut report = Box::new(Report {
             reports: self.reports.clone(),
             notes: arrival.notes.clone(),
             began: arrival.at,
@@ -84,7 +88,7 @@ impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
             bytes: 0,
             whole: false,
             took: None,
-        };
+        });
         let result = self.inner.call(arrival).await;
         report.take(&result);
         let gate = report.reports.clock.now().since(report.began);
@@ -95,6 +99,13 @@ impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
         if let Some(understood) = report.notes.question.get().and_then(|question| question.understood.clone())
         {
             headers.insert(UNDERSTOOD, understood);
+        }
+        // A hit costs the account nothing, and says nothing of it.
+        if !matches!(report.result, "hit" | "stale")
+            && let Some(route) = report.notes.route.get()
+            && let Some(Some(tells)) = report.reports.tells.get(route.place())
+        {
+            tells.write(&mut headers);
         }
         // A body that is all here is taken at once, and needs no second look at the clock.
         report.took = (!matches!(body, Body::Stream(_))).then_some(gate);
@@ -226,7 +237,7 @@ fn push_millis(value: &mut Text, duration: Duration) {
 #[derive(Debug)]
 pub struct Reported {
     body: Body,
-    report: Option<Report>,
+    report: Option<Box<Report>>,
 }
 
 impl Reported {

@@ -8,16 +8,19 @@ use prometheus::{Histogram, IntCounter, IntCounterVec};
 use tower_layer::Layer;
 
 use super::Stage;
-use crate::model::exchange::{Answer, Call, Granted};
+use crate::model::exchange::{Answer, Call, Content, Granted};
 use crate::model::fault::Called;
-use crate::model::{Fault, FaultKind};
+use crate::model::urgency::{Class, Urgency};
+use crate::model::{Fault, FaultKind, Moment};
 use crate::rules::fairness::Payer;
 use crate::rules::ledger::Per;
+use crate::rules::told::Told;
 use crate::rules::window::WindowRule;
 use crate::state::clock::Clock;
-use crate::state::grant::Grant;
+use crate::state::grant::{Grant, Probe};
 use crate::state::limits::Budget;
 use crate::state::quota::{Account, Refused, Want};
+use crate::state::scope::{Passed, Scope};
 
 /// What the quota knows of a route.
 #[derive(Debug, Clone)]
@@ -28,6 +31,12 @@ pub struct Purse {
     pub name: String,
     /// Counts its calls.
     pub meters: CallMeters,
+    /// The route's own standing, where a 429 speaks of it alone.
+    pub scope: Option<Scope>,
+    /// The longest a call waits for it to open.
+    pub max_wait: Duration,
+    /// The longest the upstream's word closes it.
+    pub max_pause: Duration,
 }
 
 /// Counts the calls of one account at one upstream.
@@ -35,6 +44,58 @@ pub struct Purse {
 pub struct CallMeters {
     outcomes: [(&'static str, IntCounter); OUTCOMES.len()],
     duration: Histogram,
+}
+
+/// Why a call was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Somebody wants what nobody knows.
+    First,
+    /// The same call was sent before, in vain.
+    Retry,
+    /// Something is held, and may still hold.
+    Revalidation,
+    /// Something stale was given, and is made fresh behind it.
+    Refresh,
+    /// It asks whether a closed account is open again.
+    Probe,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 5] = [Self::First, Self::Retry, Self::Revalidation, Self::Refresh, Self::Probe];
+
+    /// The word in metrics and on the page.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Retry => "retry",
+            Self::Revalidation => "revalidation",
+            Self::Refresh => "refresh",
+            Self::Probe => "probe",
+        }
+    }
+
+    fn of(call: &Call, is_probe: bool) -> Self {
+        match call {
+            _ if is_probe => Self::Probe,
+            Call { again: true, .. } => Self::Retry,
+            call if call.urgency.class() == Class::Refresh => Self::Refresh,
+            Call { validates: Some(_), .. } => Self::Revalidation,
+            _ => Self::First,
+        }
+    }
+}
+
+/// Counts the calls of one client on one route, by why.
+#[derive(Debug, Clone)]
+pub struct Causes([IntCounter; Reason::ALL.len()]);
+
+impl Causes {
+    /// The handles for these labels.
+    pub fn new(calls: &IntCounterVec, client: &str, route: &str) -> Self {
+        Self(Reason::ALL.map(|reason| calls.with_label_values(&[client, route, reason.as_str()])))
+    }
 }
 
 const OUTCOMES: [&str; 9] =
@@ -62,9 +123,14 @@ pub struct QuotaLayer {
     pub purses: Arc<[Purse]>,
     /// What each client has of it, by place.
     pub shares: Arc<[Share]>,
+    /// Counts the calls of each route and client, by place and place.
+    pub causes: Arc<[Vec<Causes>]>,
     /// The time.
     pub clock: Clock,
 }
+
+/// How often a call that the upstream sends away waits again.
+const MOST_RETURNS: usize = 3;
 
 /// What a client has of the accounts.
 #[derive(Debug, Clone)]
@@ -93,12 +159,29 @@ impl<S> Layer<S> for QuotaLayer {
 }
 
 /// A call that was begun and is not counted yet: one whose client leaves before the answer is counted as abandoned.
-struct Begun<'a>(Option<&'a CallMeters>);
+struct Begun<'a> {
+    meters: Option<&'a CallMeters>,
+    cause: Option<&'a IntCounter>,
+}
+
+impl Begun<'_> {
+    fn ended(mut self, outcome: &str, sent: bool) {
+        if let Some(meters) = self.meters.take() {
+            meters.count(outcome);
+        }
+        if let Some(cause) = self.cause.take().filter(|_| sent) {
+            cause.inc();
+        }
+    }
+}
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
-        if let Some(meters) = self.0 {
+        if let Some(meters) = self.meters {
             meters.count("abandoned");
+        }
+        if let Some(cause) = self.cause {
+            cause.inc();
         }
     }
 }
@@ -125,16 +208,44 @@ impl Drop for Counted<'_> {
 }
 
 impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
-    async fn call(&self, call: Call) -> Result<Answer, Fault> {
+    async fn call(&self, mut call: Call) -> Result<Answer, Fault> {
         let Some(purse) = self.given.purses.get(call.route.place()) else {
             return Err(FaultKind::NoSuchRoute.into());
         };
         let Some(share) = self.given.shares.get(call.client.place()) else {
             return Err(FaultKind::ClientUnknown.into());
         };
+        let mut returns = 0;
+        loop {
+            let (spare, urgency) = (call.again().filter(|_| returns < MOST_RETURNS), call.urgency.clone());
+            let (result, sent_away) = Box::pin(self.once(purse, share, call)).await;
+            match spare {
+                Some(again) if sent_away && purse.opens_for(&urgency, &self.given.clock) => call = again,
+                _ => return result,
+            }
+            // What was sent away gives its place up before it waits again.
+            drop(result);
+            returns += 1;
+        }
+    }
+}
+
+impl<S: Stage<Granted<Grant>>> Quota<S> {
+    /// Waits, spends and sends; whether the upstream sent the call away and said until when.
+    async fn once(&self, purse: &Purse, share: &Share, call: Call) -> (Result<Answer, Fault>, bool) {
         let began = self.given.clock.now();
+        let scope = match &purse.scope {
+            Some(scope) => match scope.pass(purse.until(&call.urgency, began)).await {
+                Ok(passed) => Some(passed),
+                Err(retry_after) => return (Err(fault(Refused::Paused { retry_after }, &purse.name)), false),
+            },
+            None => None,
+        };
         // Before the line: nobody waits for what it may not spend. What is not sent is given back.
-        let mut counted = Counted::spend(share.budget.as_deref()).map_err(over_budget)?;
+        let mut counted = match Counted::spend(share.budget.as_deref()) {
+            Ok(counted) => counted,
+            Err(over) => return (Err(over_budget(over)), false),
+        };
         let want = Want {
             payer: share.payer,
             weight: share.weight,
@@ -142,22 +253,83 @@ impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
             question: call.question.key.hash_word(),
             comes_back: call.validates.is_none(),
         };
-        let grant = purse.account.acquire(want).await.map_err(|refused| fault(refused, &purse.name))?;
+        let mut grant = match purse.account.acquire(want).await {
+            Ok(grant) => grant,
+            Err(refused) => return (Err(fault(refused, &purse.name)), false),
+        };
         counted.sent = true;
         let waited = self.given.clock.now().since(began);
         call.sent.mark();
-        let mut begun = Begun(Some(&purse.meters));
+        let probe = grant.take_probe();
+        let causes =
+            self.given.causes.get(call.route.place()).and_then(|route| route.get(call.client.place()));
+        let cause = causes.map(|causes| &causes.0[Reason::of(&call, probe.is_some()) as usize]);
+        let begun = Begun { meters: Some(&purse.meters), cause };
         let mut result = self.inner.call(Granted { call, grant }).await;
-        begun.0 = None;
         counted.sent = !matches!(&result, Err(fault) if fault.called == Called::No);
-        purse.meters.count(outcome(&result));
+        begun.ended(outcome(&result), counted.sent);
         if let Ok(answer) = &mut result {
             answer.timing.wait += waited;
             if let Some(upstream) = answer.timing.upstream {
                 purse.meters.duration.observe(upstream.as_secs_f64());
             }
         }
-        result
+        let sent_away = self.hear(purse, &result, (probe, scope));
+        (result, sent_away)
+    }
+
+    /// What an answer says of the upstream's limits; whether it sends the call away until a moment it names. A probe that was
+    /// not answered has found nothing out.
+    fn hear(
+        &self,
+        purse: &Purse,
+        result: &Result<Answer, Fault>,
+        (probe, scope): (Option<Probe>, Option<Passed>),
+    ) -> bool {
+        let (status, told) = match result {
+            Ok(Answer { content: Content::Passed(passed), .. }) => {
+                (passed.status, Told::of(&passed.headers, self.given.clock.wall()))
+            }
+            Err(fault)
+                if fault.kind == FaultKind::UpstreamRefusedCredentials && fault.called == Called::Yes =>
+            {
+                (StatusCode::UNAUTHORIZED, Told::default())
+            }
+            _ => return false,
+        };
+        let sent_away = match status {
+            StatusCode::TOO_MANY_REQUESTS => true,
+            // One without a figure is the breaker's affair, and tells a probe nothing.
+            StatusCode::SERVICE_UNAVAILABLE if told.retry_after.is_none() => return false,
+            status => status == StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let returns = sent_away && told.comes_back().is_some_and(|wait| !wait.is_zero());
+        match scope {
+            Some(scope) if sent_away => {
+                scope.sent_away(told.comes_back(), purse.max_pause);
+                purse.account.hear(&told, false, probe);
+            }
+            scope => {
+                if let Some(scope) = scope {
+                    scope.answered();
+                }
+                purse.account.hear(&told, sent_away, probe);
+            }
+        }
+        returns
+    }
+}
+
+impl Purse {
+    /// Whether a call that was sent away may pass in time if it waits again.
+    fn opens_for(&self, urgency: &Urgency, clock: &Clock) -> bool {
+        let until = self.until(urgency, clock.now());
+        self.scope.as_ref().is_none_or(|scope| scope.opens_by(until)) && self.account.opens_for(urgency)
+    }
+
+    /// Until when a call waits that began to at `began`.
+    fn until(&self, urgency: &Urgency, began: Moment) -> Moment {
+        urgency.deadline().min(began + self.max_wait)
     }
 }
 
@@ -214,6 +386,10 @@ fn fault(refused: Refused, account: &str) -> Fault {
         Refused::Resting { retry_after } => Fault::new(FaultKind::UpstreamRefusedCredentials)
             .detail(format!("account {account} rests; its credentials were refused twice in a row"))
             .retry_after(retry_after),
+        Refused::Unwritable => {
+            let fault = Fault::new(FaultKind::LedgerUnwritable).retry_after(Duration::from_secs(5));
+            fault.detail(format!("the ledger of account {account} cannot be written; see state.dir"))
+        }
         Refused::Paused { retry_after } => Fault::new(FaultKind::AccountPaused)
             .detail(format!("account {account} is left alone until its upstream admits calls again"))
             .member("account", account)

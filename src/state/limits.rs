@@ -11,6 +11,7 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
+use prometheus::IntCounter;
 
 use super::clock::Clock;
 use crate::model::moment::Moment;
@@ -25,6 +26,34 @@ pub struct RateLimit {
     pub per: Duration,
     /// How many at once.
     pub burst: u32,
+    /// Whether it only counts what it would refuse.
+    pub shadow: bool,
+}
+
+/// What a client may cause: a window of calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BudgetRule {
+    /// The window.
+    pub window: WindowRule,
+    /// Whether it only counts what it would refuse.
+    pub shadow: bool,
+}
+
+/// What a limit in the shadow does in place of refusing.
+#[derive(Debug)]
+struct Shadow(Option<IntCounter>);
+
+impl Shadow {
+    /// The refusal, or nothing of it but a count.
+    fn of<E>(&self, result: Result<(), E>) -> Result<(), E> {
+        match (&self.0, &result) {
+            (Some(counter), Err(_)) => {
+                counter.inc();
+                Ok(())
+            }
+            _ => result,
+        }
+    }
 }
 
 impl RateLimit {
@@ -42,14 +71,16 @@ impl RateLimit {
 pub struct ClientLimit {
     limiter: RateLimiter<NotKeyed, InMemoryState, Clock, NoOpMiddleware<governor::nanos::Nanos>>,
     clock: Clock,
+    shadow: Shadow,
 }
 
 impl ClientLimit {
     /// A limit nothing was spent of.
-    pub fn new(limit: RateLimit, clock: &Clock) -> Self {
+    pub fn new(limit: RateLimit, clock: &Clock, counter: IntCounter) -> Self {
         Self {
             limiter: RateLimiter::direct_with_clock(limit.to_quota(), clock.clone()),
             clock: clock.clone(),
+            shadow: Shadow(limit.shadow.then_some(counter)),
         }
     }
 
@@ -58,9 +89,10 @@ impl ClientLimit {
     /// # Errors
     /// How long until the next one would pass.
     pub fn check(&self) -> Result<(), Duration> {
-        self.limiter
-            .check()
-            .map_err(|not_until| not_until.wait_time_from(governor::clock::Clock::now(&self.clock)))
+        let checked = self.limiter.check();
+        self.shadow
+            .of(checked
+                .map_err(|not_until| not_until.wait_time_from(governor::clock::Clock::now(&self.clock))))
     }
 }
 
@@ -74,6 +106,7 @@ pub struct AddressLimit {
     checks: AtomicU64,
     /// As many addresses as may be were remembered when it was last looked.
     crowded: AtomicBool,
+    shadow: Shadow,
 }
 
 /// The most addresses remembered at once, give or take `LOOK_EVERY`.
@@ -86,7 +119,7 @@ const LOOK_EVERY: u64 = 64;
 
 impl AddressLimit {
     /// A limit nothing was spent of.
-    pub fn new(limit: RateLimit, clock: &Clock) -> Self {
+    pub fn new(limit: RateLimit, clock: &Clock, counter: IntCounter) -> Self {
         let limiter = RateLimiter::new(limit.to_quota(), DashMapStateStore::default(), clock.clone());
         Self {
             limiter,
@@ -94,6 +127,7 @@ impl AddressLimit {
             swept: AtomicU64::new(clock.now().as_nanos()),
             checks: AtomicU64::new(0),
             crowded: AtomicBool::new(false),
+            shadow: Shadow(limit.shadow.then_some(counter)),
         }
     }
 
@@ -110,9 +144,10 @@ impl AddressLimit {
         if self.crowded.load(Ordering::Relaxed) {
             key = Ipv6Addr::UNSPECIFIED.into();
         }
-        self.limiter
-            .check_key(&key)
-            .map_err(|not_until| not_until.wait_time_from(governor::clock::Clock::now(&self.clock)))
+        let checked = self.limiter.check_key(&key);
+        self.shadow
+            .of(checked
+                .map_err(|not_until| not_until.wait_time_from(governor::clock::Clock::now(&self.clock))))
     }
 
     fn sweep(&self) {
@@ -135,12 +170,14 @@ impl AddressLimit {
 pub struct Budget {
     window: Mutex<Window>,
     clock: Clock,
+    shadow: Shadow,
 }
 
 impl Budget {
     /// A budget nothing was spent of.
-    pub fn new(rule: WindowRule, clock: &Clock) -> Self {
-        Self { window: Mutex::new(Window::new(rule)), clock: clock.clone() }
+    pub fn new(rule: BudgetRule, clock: &Clock, counter: IntCounter) -> Self {
+        let shadow = Shadow(rule.shadow.then_some(counter));
+        Self { window: Mutex::new(Window::new(rule.window)), clock: clock.clone(), shadow }
     }
 
     /// Counts one call, which [`Budget::settle`] must follow.
@@ -150,9 +187,9 @@ impl Budget {
     pub fn spend(&self) -> Result<(), (Duration, WindowRule)> {
         let now = self.clock.now();
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        if window.remaining(now) == 0 {
-            return Err((window.next_free(now, 0).since(now), window.rule()));
-        }
+        let free = window.remaining(now) > 0;
+        let wait = (window.next_free(now, 0).since(now), window.rule());
+        self.shadow.of(if free { Ok(()) } else { Err(wait) })?;
         window.begin(now);
         Ok(())
     }
@@ -177,11 +214,15 @@ fn network_of(peer: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    const TWO: RateLimit = RateLimit { requests: 10, per: Duration::from_secs(1), burst: 2 };
+    const TWO: RateLimit = RateLimit { requests: 10, per: Duration::from_secs(1), burst: 2, shadow: false };
+
+    fn counter() -> IntCounter {
+        IntCounter::new("c", "c").expect("is a name")
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_passes_then_the_average_counts() {
-        let limit = ClientLimit::new(TWO, &Clock::system());
+        let limit = ClientLimit::new(TWO, &Clock::system(), counter());
         assert_eq!((limit.check(), limit.check()), (Ok(()), Ok(())));
         let wait = limit.check().expect_err("the burst is spent");
         assert_eq!(wait, Duration::from_millis(100));
@@ -190,8 +231,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_limit_in_the_shadow_counts_and_refuses_nobody() {
+        let (clock, counted) = (Clock::system(), counter());
+        let limit = ClientLimit::new(RateLimit { shadow: true, ..TWO }, &clock, counted.clone());
+        let window = WindowRule::new(1, Duration::from_secs(9));
+        let budget = Budget::new(BudgetRule { window, shadow: true }, &clock, counted.clone());
+        for _ in 0..5 {
+            assert_eq!((limit.check(), budget.spend()), (Ok(()), Ok(())));
+        }
+        assert_eq!(counted.get(), 3 + 4);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn addresses_are_limited_apart_and_forgotten_when_quiet() {
-        let limit = AddressLimit::new(TWO, &Clock::system());
+        let limit = AddressLimit::new(TWO, &Clock::system(), counter());
         let peer = |text: &str| text.parse::<IpAddr>().expect("is an address");
         for address in ["192.0.2.1", "192.0.2.2", "2001:db8::1"] {
             assert!(limit.check(peer(address)).is_ok() && limit.check(peer(address)).is_ok());

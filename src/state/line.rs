@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::books::Books;
 use super::grant::Grant;
-use super::quota::{Account, Books, Refused, Want, until};
+use super::quota::Account;
+use super::terms::{Refused, Want, until};
 use crate::model::moment::Moment;
 use crate::model::urgency::{Class, Urgency};
 use crate::rules::fairness::Ticket;
@@ -223,11 +225,11 @@ impl Account {
         let mut books = self.books();
         let now = books.now(&self.clock);
         let class = want.urgency.class();
-        if matches!(books.pause.admit(now.at), Gate::Probing) {
-            return Refused::Paused { retry_after: FIRST_GAP };
-        }
         if books.admits(now, class) && terms.ceiling.is_full() {
             return Refused::Busy;
+        }
+        if matches!(books.pause.admit(now.at), Gate::Probing | Gate::OneProbe) {
+            return Refused::Paused { retry_after: FIRST_GAP };
         }
         let ahead = books.line.ahead_of(class, want.payer, want.weight).saturating_sub(1);
         books.send_away(now, want, ahead, (terms.max_wait, terms.max_waiting))

@@ -29,6 +29,10 @@ pub struct Metrics {
     pub quota_remaining: IntGaugeVec,
     /// `tollgate_quota_wait_seconds{account}`
     pub quota_wait: HistogramVec,
+    /// `tollgate_usage_total{client,route,result}`
+    pub usage: IntCounterVec,
+    /// `tollgate_calls_total{client,route,reason}`
+    pub calls: IntCounterVec,
     /// `tollgate_shadow_total{limit}`
     pub shadow: IntCounterVec,
     /// `tollgate_params_total{route,param,rule}`
@@ -151,6 +155,16 @@ impl Metrics {
                 "How long calls waited for the account.",
                 &["account"],
             )?,
+            usage: make.counter(
+                "tollgate_usage_total",
+                "Requests of each client, by how the cache took part.",
+                &["client", "route", "result"],
+            )?,
+            calls: make.counter(
+                "tollgate_calls_total",
+                "Calls sent upstream for each client, by why.",
+                &["client", "route", "reason"],
+            )?,
             shadow: make.counter(
                 "tollgate_shadow_total",
                 "What limits in the shadow would have refused.",
@@ -253,11 +267,14 @@ pub struct RouteMeters {
     results: [(&'static str, IntCounter, Histogram); RESULTS.len()],
     /// `200` for each client, the way of nearly every request.
     ok: Vec<IntCounter>,
+    /// What each client got, by the place of the result.
+    usage: Vec<[IntCounter; RESULTS.len()]>,
     clients: Vec<String>,
 }
 
 /// Every `result` an answer can have, and `fault`.
-const RESULTS: [&str; 8] = ["hit", "sliced", "miss", "stale", "revalidated", "collapsed", "bypass", "fault"];
+pub const RESULTS: [&str; 8] =
+    ["hit", "sliced", "miss", "stale", "revalidated", "collapsed", "bypass", "fault"];
 
 impl RouteMeters {
     /// The handles of the route called `name` for these clients.
@@ -273,6 +290,10 @@ impl RouteMeters {
             ok: clients
                 .iter()
                 .map(|client| metrics.requests.with_label_values(&[name, client, "200"]))
+                .collect(),
+            usage: clients
+                .iter()
+                .map(|client| RESULTS.map(|result| metrics.usage.with_label_values(&[client, name, result])))
                 .collect(),
             name: name.to_owned(),
             clients: clients.to_vec(),
@@ -293,9 +314,13 @@ impl RouteMeters {
                     .inc();
             }
         }
-        if let Some((_, counter, histogram)) = self.results.iter().find(|(held, ..)| *held == result) {
+        if let Some(place) = self.results.iter().position(|(held, ..)| *held == result) {
+            let (_, counter, histogram) = &self.results[place];
             counter.inc();
             histogram.observe(seconds);
+            if let Some(usage) = client.and_then(|client| self.usage.get(client)) {
+                usage[place].inc();
+            }
         }
     }
 

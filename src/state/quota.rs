@@ -2,86 +2,28 @@
 //! under one lock, and one task that grants while anyone waits.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use prometheus::{Histogram, IntCounter, IntGauge};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
+use super::books::Books;
 use super::clock::Clock;
 use super::grant::{Grant, Probe};
+use super::journal::Journal;
 use super::line::{InLine, Waiting};
 use super::tasks::Tasks;
+use super::terms::until;
+pub use super::terms::{AccountMeters, Ceiling, Refused, Terms, Want};
 use crate::model::moment::Moment;
 use crate::model::urgency::{Class, Urgency};
 use crate::rules::calendar::Steady;
-use crate::rules::fairness::{Line, Payer};
-use crate::rules::ledger::{Ledger, Now, QuotaRule};
+use crate::rules::fairness::Line;
+use crate::rules::ledger::{Ledger, Now, QuotaRule, Standing};
 use crate::rules::pause::{Gate, Pause};
-use crate::rules::promises::{Promise, Promises};
+use crate::rules::promises::Promises;
+use crate::rules::records::{Record, Spending};
 use crate::rules::rest::Rest;
-
-/// The most calls an upstream bears at once. Clones share it.
-#[derive(Debug, Clone)]
-pub struct Ceiling(Arc<Semaphore>);
-
-impl PartialEq for Ceiling {
-    /// The same ceiling, not merely the same number.
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Ceiling {
-    /// At most `calls` at once.
-    pub fn new(calls: usize) -> Self {
-        Self(Arc::new(Semaphore::new(calls.min(Semaphore::MAX_PERMITS))))
-    }
-
-    /// A place under it, once there is one. It is never closed, so there always will be.
-    pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        self.0.clone().acquire_owned().await.ok()
-    }
-
-    /// Whether there is none.
-    pub(super) fn is_full(&self) -> bool {
-        self.0.available_permits() == 0
-    }
-
-    fn try_place(&self) -> Option<OwnedSemaphorePermit> {
-        self.0.clone().try_acquire_owned().ok()
-    }
-}
-
-/// How calls may wait for an account; may change while it is used.
-#[derive(Debug, Clone)]
-pub struct Terms {
-    /// The longest a call may wait.
-    pub max_wait: Duration,
-    /// The most calls that may wait at once.
-    pub max_waiting: usize,
-    /// The longest the upstream's word closes the account.
-    pub max_pause: Duration,
-    /// What the upstream bears at once.
-    pub ceiling: Ceiling,
-}
-
-/// What an account reports.
-#[derive(Debug, Clone)]
-pub struct AccountMeters {
-    /// Grants that are held.
-    pub permits: IntGauge,
-    /// Calls that wait, by class.
-    pub waiting: [IntGauge; Class::ALL.len()],
-    /// How long calls waited, in seconds.
-    pub waits: Histogram,
-    /// What each window still admits.
-    pub remaining: Vec<IntGauge>,
-    /// 1 while the account rests or is paused.
-    pub paused: IntGauge,
-    /// Calls that a window in the shadow would have refused.
-    pub shadow: IntCounter,
-}
+use crate::rules::told::Told;
 
 /// One account's quota, shared by every route that uses it.
 #[derive(Debug)]
@@ -93,68 +35,7 @@ pub struct Account {
     pub(super) tasks: Tasks,
     pub(super) clock: Clock,
     pub(super) meters: AccountMeters,
-}
-
-/// What is decided by.
-#[derive(Debug)]
-pub(super) struct Books {
-    pub(super) ledger: Ledger,
-    pub(super) line: Line<Waiting>,
-    pub(super) rest: Rest,
-    pub(super) pause: Pause,
-    pub(super) promises: Promises,
-    /// Whether the task that grants runs.
-    pub(super) dispatched: bool,
-    steady: Steady,
-}
-
-/// Who wants a grant.
-#[derive(Debug, Clone)]
-pub struct Want {
-    /// Whose share it takes.
-    pub payer: Payer,
-    /// How large that share is, at least 1.
-    pub weight: u32,
-    /// How urgently, and until when.
-    pub urgency: Arc<Urgency>,
-    /// What is asked, as a word.
-    pub question: u64,
-    /// Whether somebody comes back who is told to: not where something stale stands in.
-    pub comes_back: bool,
-}
-
-/// Why no grant was given.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Refused {
-    /// No slot comes free in time.
-    Spent {
-        /// When one does, from now.
-        retry_after: Duration,
-        /// The window that admits last.
-        window: QuotaRule,
-    },
-    /// As many calls wait as may.
-    Full,
-    /// The upstream's ceiling is reached, and stayed so for as long as could be waited.
-    Busy,
-    /// The upstream refused the account's credentials; so long until the next probe.
-    Resting {
-        /// How long.
-        retry_after: Duration,
-    },
-    /// The upstream, or an operator, closed the account; so long until it is asked again.
-    Paused {
-        /// How long.
-        retry_after: Duration,
-    },
-}
-
-/// A grant that comes so shortly before a deadline cannot be answered in time; refusing it then still can be told.
-const LAST_MOMENT: Duration = Duration::from_millis(10);
-
-/// Until when a call waits that waits as urgently as this, and no longer than `longest`.
-pub(super) fn until(urgency: &Urgency, longest: Moment) -> Moment {
-    urgency.deadline().before(LAST_MOMENT).min(longest)
+    name: String,
 }
 
 /// What happens to a call that wants a grant.
@@ -169,17 +50,33 @@ impl Account {
         rules: &[QuotaRule],
         instances: u32,
         terms: Terms,
-        (clock, tasks): (Clock, Tasks),
-        meters: AccountMeters,
+        (clock, tasks, journal): (Clock, Tasks, Option<Journal>),
+        (name, meters): (&str, AccountMeters),
     ) -> Arc<Self> {
         let (at, date) = (clock.now(), clock.wall());
+        let now = Now { at, date };
+        let mut ledger = Ledger::new(rules, instances, now);
+        let mut pause = Pause::default();
+        if let Some(journal) = &journal {
+            let kept = journal.kept();
+            for (place, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.is_long()) {
+                ledger.keep(place);
+                for (calls, last) in kept.spent(&rule.per.to_string(), date) {
+                    ledger.restore(now, place, calls, last);
+                }
+            }
+            if let Some(left) = kept.closed.and_then(|until| until.duration_since(date).ok()) {
+                pause.close(at + left);
+            }
+        }
         let books = Books {
-            ledger: Ledger::new(rules, instances, Now { at, date }),
+            ledger,
             line: Line::default(),
             rest: Rest::default(),
-            pause: Pause::default(),
+            pause,
             promises: Promises::default(),
             dispatched: false,
+            journal,
             steady: Steady::new(at, date),
         };
         let account = Self {
@@ -189,6 +86,7 @@ impl Account {
             tasks,
             clock,
             meters,
+            name: name.to_owned(),
         };
         account.refresh();
         Arc::new(account)
@@ -258,6 +156,7 @@ impl Account {
         now: Now,
         permit: OwnedSemaphorePermit,
     ) -> Result<Grant, Refused> {
+        books.write_leases(now)?;
         // Whoever passes here while the account rests is its one probe.
         books.rest.admit(now.at).map_err(|retry_after| Refused::Resting { retry_after })?;
         let probe = (books.pause.admit(now.at) == Gate::OneProbe).then(|| {
@@ -269,6 +168,20 @@ impl Account {
         self.report(books, now);
         self.meters.permits.inc();
         Ok(Grant::new(self.clone(), now.at, probe, permit))
+    }
+
+    /// Writes down what was leased and not spent, so that it is not lost: the last thing done with an account.
+    pub fn settle(&self) {
+        self.change(|books, now| {
+            let Some(journal) = books.journal.take() else { return };
+            let rules: Vec<String> = books.ledger.rules().map(|rule| rule.per.to_string()).collect();
+            for (place, calls) in books.ledger.unspent() {
+                let window = rules.get(place).cloned().unwrap_or_default();
+                // Where it cannot be written it counts as spent, which is safe.
+                let _ = journal.write(&Record::Unspent(Spending { window, calls, at: now.date }));
+            }
+            journal.sync();
+        });
     }
 
     /// Brings the gauges up to date: slots come free with time alone.
@@ -288,6 +201,52 @@ impl Account {
         if self.books().rest != Rest::Working {
             self.change(|books, _| books.rest.accepted());
         }
+    }
+
+    /// The upstream answered a call, which was the probe of a closed account or not, and may have sent it away: what it says
+    /// of its limits counts.
+    pub fn hear(&self, told: &Told, sent_away: bool, probe: Option<Probe>) {
+        if told.words.is_empty() && !sent_away && probe.is_none() {
+            return;
+        }
+        let longest = self.terms.load().max_pause;
+        let closed = self.change(|books, now| {
+            let was_open = books.pause.is_open(now.at);
+            if sent_away {
+                books.pause.sent_away(now.at, told.comes_back(), longest, probe.is_some());
+            } else if probe.is_some() {
+                books.pause.answered();
+            }
+            for word in &told.words {
+                books.ledger.hear(now, *word, longest);
+            }
+            was_open && !books.pause.is_open(now.at)
+        });
+        if let Some(probe) = probe {
+            probe.told();
+        }
+        if closed {
+            tracing::warn!(account = self.name, figure = ?told.comes_back(), "the upstream closed an account");
+        }
+    }
+
+    /// Whether a call that waits as urgently as this may pass in time, as far as the upstream's word goes.
+    pub fn opens_for(&self, urgency: &Urgency) -> bool {
+        let now = self.clock.now();
+        let until = until(urgency, now + self.terms.load().max_wait);
+        !matches!(self.books().pause.admit(now), Gate::Until(opens) if opens > until)
+    }
+
+    /// Its name in metrics and logs.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How each window stands.
+    pub fn standing(&self) -> Vec<Standing> {
+        let mut books = self.books();
+        let now = books.now(&self.clock);
+        books.ledger.standing(now)
     }
 
     /// Something about the account changed: whoever waits may be concerned.
@@ -312,83 +271,5 @@ impl Account {
     // A panic elsewhere must not stop the account: the counts are consistent after every statement.
     pub(super) fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Books {
-    pub(super) fn now(&mut self, clock: &Clock) -> Now {
-        let at = clock.now();
-        Now { at, date: self.steady.date(at, clock.wall()) }
-    }
-
-    /// Whether a call of `class` may pass now, the pace and the ceiling aside.
-    pub(super) fn admits(&mut self, now: Now, class: Class) -> bool {
-        matches!(self.pause.admit(now.at), Gate::Open | Gate::OneProbe) && self.ledger.admits(now, class)
-    }
-
-    /// Whether the account rests, without taking the place of the next probe.
-    pub(super) fn may_be_asked(&self, now: Now) -> Result<(), Refused> {
-        let mut rest = self.rest;
-        rest.admit(now.at).map_err(|retry_after| Refused::Resting { retry_after })
-    }
-
-    /// When whoever stands behind `ahead` others is served at the earliest, and why not before.
-    pub(super) fn served_at(&mut self, now: Now, ahead: usize, class: Class) -> (Moment, Refused) {
-        let (at, window) = self.ledger.next_free(now, ahead, class);
-        let opens = match self.pause.admit(now.at) {
-            Gate::Until(until) => until,
-            Gate::Open | Gate::OneProbe | Gate::Probing => now.at,
-        };
-        if opens >= at && opens > now.at {
-            return (opens, Refused::Paused { retry_after: opens.since(now.at) });
-        }
-        let window = window.and_then(|place| self.ledger.rules().nth(place)).cloned();
-        let retry_after = at.since(now.at);
-        (at, window.map_or(Refused::Busy, |window| Refused::Spent { retry_after, window }))
-    }
-
-    /// Whether a newcomer that waits `until` then is served in time. Who `came_back` when it was told to is not made to wait for others
-    /// who were told so; who is sent away is told when to come, at most `most` of them.
-    fn is_worth_waiting(
-        &mut self,
-        now: Now,
-        want: &Want,
-        until: Moment,
-        (came_back, most): (bool, usize),
-    ) -> Result<(), Refused> {
-        let (class, payer) = (want.urgency.class(), want.payer);
-        let line = self.line.ahead_of(class, payer, want.weight);
-        let at = self.served_at(now, line, class).0;
-        // Whoever comes anew does not push out those who wait and those who were told to come, beyond its share.
-        let bears = came_back
-            || self.promises.bear(payer, now.at, line, self.ledger.gap())
-                && (self.line.is_below_share(class, payer, want.weight)
-                    || self.served_at(now, self.line.whole(class), class).0 <= until);
-        if at <= until && bears {
-            return Ok(());
-        }
-        Err(self.send_away(now, want, line, (until.since(now.at), most)))
-    }
-
-    /// Why a call that stands behind `ahead` others and would `wait` so long is sent away, and when it should come back; it
-    /// is expected then, unless `most` others are.
-    pub(super) fn send_away(
-        &mut self,
-        now: Now,
-        want: &Want,
-        ahead: usize,
-        (wait, most): (Duration, usize),
-    ) -> Refused {
-        self.promises.withdraw(want.payer, want.question);
-        let promised = self.promises.ahead_of(want.payer, now.at);
-        let (at, refused) = self.served_at(now, ahead + promised, want.urgency.class());
-        // As the client will be told: in whole seconds.
-        let told = now.at + Duration::from_secs(at.since(now.at + Duration::from_nanos(1)).as_secs() + 1);
-        if want.comes_back {
-            // Half of the wait is left to what cannot be foreseen.
-            let promise = Promise { at: told, until: told + wait / 2, question: want.question };
-            self.promises.make(want.payer, promise, most);
-        }
-        refused
     }
 }

@@ -11,6 +11,8 @@
 //! | [`pages`] | windows cut from blocks, generations and walks |
 //! | [`model`] | pages against a list that remembers every state it was in |
 //! | [`quota`] | what is spent, and who waits |
+//! | [`fairness`] | who of those that share an account is served when |
+//! | [`paused`] | what the upstream says of its limits |
 //! | [`credentials`] | what the upstream sees and the client does not |
 //! | [`observe`] | what is counted |
 //! | [`failures`] | the n-th call fails, in every way; an optimisation changes no content |
@@ -31,5 +33,6 @@ mod keep;
 mod model;
 mod observe;
 mod pages;
+mod paused;
 mod quota;
 mod world;

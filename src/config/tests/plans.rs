@@ -74,14 +74,18 @@ fn the_shipped_examples_in_comments_are_right_too() {
         .collect();
     let text = text.join("\n");
     let plan = plan(&text);
-    assert_eq!(plan.clients[1].budget, Some(WindowRule::new(5_000, Duration::from_secs(86_400))));
+    assert_eq!(
+        plan.clients[1].budget,
+        Some(crate::config::plan::BudgetRule {
+            window: WindowRule::new(5_000, Duration::from_secs(86_400)),
+            shadow: false
+        })
+    );
     assert_eq!(plan.clients[1].routes, Some(vec![0]));
     assert_eq!(plan.accounts[0].quota.len(), 2);
     assert_eq!(plan.accounts[0].price, Some(0.002));
     assert_eq!(plan.server.rate_limit.map(|rate| rate.burst), Some(100));
-    // `price` is the one example that is only kept so far.
-    assert_eq!(plan.warnings.len(), 1, "{:?}", plan.warnings);
-    assert!(plan.warnings[0].contains("price"), "{:?}", plan.warnings);
+    assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
 }
 
 #[test]
@@ -284,8 +288,11 @@ level = "info,tollgate=debug"
     assert_eq!((plan.upstreams[1].base_path.as_str(), plan.upstreams[1].tls.extra_roots.len()), ("/base", 1));
     assert_eq!(plan.upstreams[1].authority, "[::1]:8443");
     let client = &plan.clients[1];
-    assert_eq!(client.rate_limit, Some(RateLimit { requests: 5, per: Duration::from_secs(1), burst: 5 }));
-    assert_eq!(client.budget.map(|budget| budget.per), Some(Duration::from_secs(31 * 86_400)));
+    assert_eq!(
+        client.rate_limit,
+        Some(RateLimit { requests: 5, per: Duration::from_secs(1), burst: 5, shadow: false })
+    );
+    assert_eq!(client.budget.map(|budget| budget.window.per), Some(Duration::from_secs(31 * 86_400)));
     assert_eq!((client.weight, client.priority, &client.routes), (3, Class::Batch, &Some(vec![1])));
     assert!(plan.warnings.iter().any(|warning| warning.contains("upstream `s` is used by no route")));
 

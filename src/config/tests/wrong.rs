@@ -16,7 +16,8 @@ base ¦ [server] ⏎ listen = "a" ⏎ listen = "b" ¦ 9:1 ¦  ¦ duplicate key
 base ¦ [servr] ¦ 7:2 ¦ servr ¦ is not a key; expected one of admin, cache, clients, log, routes, server, state, upstreams (did you mean `server`?)
 base ¦ server = 5 ¦ 7:1 ¦ routes[r].server ¦ is not a key
 base ¦ [server] ⏎ lisen = "127.0.0.1:1" ¦ 8:1 ¦ server.lisen ¦ (did you mean `listen`?)
-base ¦ [state] ⏎ dir = "x" ¦ 8:1 ¦ state.dir ¦ is not supported in this version
+base ¦ [state] ⏎ dir = "" ¦ 8:7 ¦ state.dir ¦ is empty
+account ¦ quota = [{ requests = 10, per = "day" }] ¦ 1:1 ¦ the quota of account `a` ¦ is counted by the day and would be forgotten by a restart; expected [state] dir, a directory to write it down in
 whole ¦ server = 5 ⏎ [[routes]] ⏎ name = "r" ⏎ path = "/r" ⏎ upstream = "u" ⏎ [upstreams.u] ⏎ url = "http://h" ¦ 1:10 ¦ server ¦ is an integer; expected a table
 base ¦ [[server]] ¦ 7:1 ¦ server ¦ is a list; expected a table
 
@@ -42,7 +43,7 @@ base ¦ [server] ⏎ rate_limit = { requests = 0, per = "1s" } ¦ 8:27 ¦ server
 base ¦ [server] ⏎ rate_limit = { requests = 1, per = "0s" } ¦ 8:36 ¦ server.rate_limit.per ¦ is zero
 base ¦ [server] ⏎ rate_limit = { per = "1s" } ¦ 8:14 ¦ server.rate_limit.requests ¦ is missing
 base ¦ [server] ⏎ rate_limit = { requests = 9000000, per = "1ms" } ¦ 8:14 ¦ server.rate_limit ¦ nanosecond
-base ¦ [server] ⏎ rate_limit = { requests = 1, per = "1s", shadow = true } ¦ 8:42 ¦ server.rate_limit.shadow ¦ not supported in this version
+base ¦ [server] ⏎ rate_limit = { requests = 1, per = "1s", shadow = 1 } ¦ 8:51 ¦ server.rate_limit.shadow ¦ is an integer; expected true or false
 base ¦ [admin] ⏎ listen = "0.0.0.0:9090" ¦ 8:10 ¦ admin.listen ¦ expected `token`
 base ¦ [admin] ⏎ listen = "127.0.0.1:8080" ¦ 8:10 ¦ admin.listen ¦ is the address of [server] too
 base ¦ [log] ⏎ format = "jsn" ¦ 8:10 ¦ log.format ¦ expected "pretty" or "json" (did you mean `json`?)

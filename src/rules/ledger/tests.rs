@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::rules::calendar::MARGIN;
+use crate::rules::window::Counted;
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)

@@ -1,0 +1,126 @@
+//! What an account is decided by, under its lock: ledger, line, standing, promises.
+
+use std::time::Duration;
+
+use super::clock::Clock;
+use super::journal::Journal;
+use super::line::Waiting;
+use super::terms::{Refused, Want};
+use crate::model::moment::Moment;
+use crate::model::urgency::Class;
+use crate::rules::calendar::Steady;
+use crate::rules::fairness::Line;
+use crate::rules::ledger::{Ledger, Now};
+use crate::rules::pause::{Gate, Pause};
+use crate::rules::promises::{Promise, Promises};
+use crate::rules::records::{Record, Spending};
+use crate::rules::rest::Rest;
+
+/// What is decided by.
+#[derive(Debug)]
+pub(super) struct Books {
+    pub(super) ledger: Ledger,
+    pub(super) line: Line<Waiting>,
+    pub(super) rest: Rest,
+    pub(super) pause: Pause,
+    pub(super) promises: Promises,
+    /// Whether the task that grants runs.
+    pub(super) dispatched: bool,
+    /// Where long windows are written down.
+    pub(super) journal: Option<Journal>,
+    pub(super) steady: Steady,
+}
+
+impl Books {
+    pub(super) fn now(&mut self, clock: &Clock) -> Now {
+        let at = clock.now();
+        Now { at, date: self.steady.date(at, clock.wall()) }
+    }
+
+    /// Writes down what the next call may spend, where nothing is left of what was.
+    pub(super) fn write_leases(&mut self, now: Now) -> Result<(), Refused> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        let due: Vec<(usize, u32)> = self.ledger.leases_due().collect();
+        for (place, calls) in due {
+            let window = self.ledger.rules().nth(place).map(|rule| rule.per.to_string()).unwrap_or_default();
+            let lease = Record::Lease(Spending { window, calls, at: now.date });
+            if let Err(error) = journal.write(&lease) {
+                tracing::error!(%error, "what is spent cannot be written down; calls stop");
+                return Err(Refused::Unwritable);
+            }
+            self.ledger.lease(place, calls);
+        }
+        Ok(())
+    }
+
+    /// Whether a call of `class` may pass now, the pace and the ceiling aside.
+    pub(super) fn admits(&mut self, now: Now, class: Class) -> bool {
+        matches!(self.pause.admit(now.at), Gate::Open | Gate::OneProbe) && self.ledger.admits(now, class)
+    }
+
+    /// Whether the account rests, without taking the place of the next probe.
+    pub(super) fn may_be_asked(&self, now: Now) -> Result<(), Refused> {
+        let mut rest = self.rest;
+        rest.admit(now.at).map_err(|retry_after| Refused::Resting { retry_after })
+    }
+
+    /// When whoever stands behind `ahead` others is served at the earliest, and why not before.
+    pub(super) fn served_at(&mut self, now: Now, ahead: usize, class: Class) -> (Moment, Refused) {
+        let (at, window) = self.ledger.next_free(now, ahead, class);
+        let opens = match self.pause.admit(now.at) {
+            Gate::Until(until) => until,
+            Gate::Open | Gate::OneProbe | Gate::Probing => now.at,
+        };
+        if opens >= at && opens > now.at {
+            return (opens, Refused::Paused { retry_after: opens.since(now.at) });
+        }
+        let window = window.and_then(|place| self.ledger.rules().nth(place)).cloned();
+        let retry_after = at.since(now.at);
+        (at, window.map_or(Refused::Busy, |window| Refused::Spent { retry_after, window }))
+    }
+
+    /// Whether a newcomer that waits `until` then is served in time. Who `came_back` when it was told to is not made to wait for others
+    /// who were told so; who is sent away is told when to come, at most `most` of them.
+    pub(super) fn is_worth_waiting(
+        &mut self,
+        now: Now,
+        want: &Want,
+        until: Moment,
+        (came_back, most): (bool, usize),
+    ) -> Result<(), Refused> {
+        let (class, payer) = (want.urgency.class(), want.payer);
+        let line = self.line.ahead_of(class, payer, want.weight);
+        let at = self.served_at(now, line, class).0;
+        // Whoever comes anew does not push out those who wait and those who were told to come, beyond its share.
+        let bears = came_back
+            || self.promises.bear(payer, now.at, line, self.ledger.gap())
+                && (self.line.is_below_share(class, payer, want.weight)
+                    || self.served_at(now, self.line.whole(class), class).0 <= until);
+        if at <= until && bears {
+            return Ok(());
+        }
+        Err(self.send_away(now, want, line, (until.since(now.at), most)))
+    }
+
+    /// Why a call that stands behind `ahead` others and would `wait` so long is sent away, and when it should come back; it
+    /// is expected then, unless `most` others are.
+    pub(super) fn send_away(
+        &mut self,
+        now: Now,
+        want: &Want,
+        ahead: usize,
+        (wait, most): (Duration, usize),
+    ) -> Refused {
+        self.promises.withdraw(want.payer, want.question);
+        let promised = self.promises.ahead_of(want.payer, now.at);
+        let (at, refused) = self.served_at(now, ahead + promised, want.urgency.class());
+        // As the client will be told: in whole seconds.
+        let told = now.at + Duration::from_secs(at.since(now.at + Duration::from_nanos(1)).as_secs() + 1);
+        if want.comes_back {
+            // Half of the wait is left to what cannot be foreseen.
+            let promise = Promise { at: told, until: told + wait / 2, question: want.question };
+            self.promises.make(want.payer, promise, most);
+        }
+        refused
+    }
+}
