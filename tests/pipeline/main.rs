@@ -11,6 +11,7 @@
 //! | [`pages`] | windows cut from blocks, generations and walks |
 //! | [`quota`] | what is spent, and who waits |
 //! | [`fairness`] | who of those that share an account is served when |
+//! | [`pool`] | several accounts that see the same data |
 //! | [`paused`] | what the upstream says of its limits |
 //! | [`credentials`] | what the upstream sees and the client does not |
 //! | [`observe`] | what is counted |
@@ -32,5 +33,6 @@ mod keep;
 mod observe;
 mod pages;
 mod paused;
+mod pool;
 mod quota;
 mod world;
