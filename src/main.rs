@@ -17,6 +17,10 @@ use tollgate::explain::{Explanation, Reader};
 use tollgate::gateway::{Gateway, Order, Sockets, StartError};
 use tracing_subscriber::EnvFilter;
 
+/// Chosen by measurement (docs/performance.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// One gate in front of a metered third-party API.
 #[derive(Parser)]
 #[command(name = "tollgate", version, about, arg_required_else_help = true)]

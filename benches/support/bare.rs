@@ -3,7 +3,9 @@
 //! pages of its own it is the origin there.
 //!
 //! ```text
-//! bare PORT                   pages: `?…per_page=24…` is a page of 24 KiB, under `/items` a list of 24 items of 1 KiB
+//! bare PORT                   pages: `?…per_page=24…` is a page of 24 KiB, under `/items` a list of 24 items of 1 KiB;
+//!                             under `/storm` a 429
+//! bare --per-core N PORT …    N threads with a runtime and a listening socket each, in place of one runtime over all
 //! bare PORT HOST:PORT TARGET… the answers that HOST:PORT gives to these targets now: bytes and header lines alike
 //! ```
 #![allow(
@@ -28,7 +30,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
+
+/// The gate's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// An answer, ready.
 #[derive(Clone)]
@@ -42,19 +48,38 @@ const MAX_HEAD_BYTES: usize = 64 << 10;
 const MAX_HEADERS: usize = 100;
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).peekable();
+    let per_core = arguments
+        .next_if(|word| word == "--per-core")
+        .map(|_| arguments.next().and_then(|count| count.parse().ok()).expect("--per-core N"));
     let port: u16 = arguments.next().expect("bare PORT [HOST:PORT TARGET…]").parse().expect("PORT");
     let pages: HashMap<String, Page> = match arguments.next() {
         None => HashMap::new(),
         Some(origin) => arguments.map(|target| (target.clone(), copied(&origin, &target))).collect(),
     };
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(serve(port, pages));
+    let pages = Arc::new(pages);
+    let Some(threads): Option<usize> = per_core else {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        return runtime.block_on(serve(port, pages));
+    };
+    let serving = (0..threads).map(|_| {
+        let pages = pages.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(serve(port, pages));
+        })
+    });
+    serving.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-async fn serve(port: u16, pages: HashMap<String, Page>) {
-    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+async fn serve(port: u16, pages: Arc<HashMap<String, Page>>) {
+    // Several may listen on one port; the kernel shares the connections out.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.bind(([127, 0, 0, 1], port).into()).unwrap();
+    let listener = socket.listen(1024).unwrap();
     println!("listening on {}", listener.local_addr().unwrap());
-    let pages = Arc::new(pages);
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -66,7 +91,9 @@ async fn serve(port: u16, pages: HashMap<String, Page>) {
             let held = known.is_some() && known == page.headers.get(header::ETAG);
             let mut response = Response::new(Full::new(if held { Bytes::new() } else { page.body }));
             *response.headers_mut() = page.headers;
-            if held {
+            if target.starts_with("/storm") {
+                *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+            } else if held {
                 *response.status_mut() = StatusCode::NOT_MODIFIED;
                 response.headers_mut().remove(header::CONTENT_TYPE);
             }

@@ -26,6 +26,7 @@ use std::task::{Context, Poll, Waker};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response};
 use http_body_util::Full;
@@ -47,6 +48,10 @@ use world::{PATH, peer, plan, way};
 
 mod world;
 
+/// The gate's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The defaults of the gate's `[server]`.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 const MAX_HEADERS: usize = 100;
@@ -67,12 +72,14 @@ struct Kind {
     status: &'static str,
     /// What is different about the plan.
     with: fn(&mut Plan),
+    /// How many clients ask the same at once.
+    clients: usize,
 }
 
 /// Every kind but `bare`. A row in `benches/instructions.txt` belongs to each.
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     // The same request again: an answer from memory.
-    Kind { name: "hit", query: |_| HIT.into(), lines: "", status: OK, with: |_| {} },
+    Kind { name: "hit", query: |_| HIT.into(), lines: "", status: OK, with: |_| {}, clients: 1 },
     // From a client that has the answer.
     Kind {
         name: "304",
@@ -80,6 +87,7 @@ const KINDS: [Kind; 5] = [
         lines: "if-none-match: \"5f3a9c1e\"\r\n",
         status: "HTTP/1.1 304",
         with: |_| {},
+        clients: 1,
     },
     // The same question, spelt as never before.
     Kind {
@@ -88,6 +96,7 @@ const KINDS: [Kind; 5] = [
         lines: "",
         status: OK,
         with: |_| {},
+        clients: 1,
     },
     // A question never asked before: collected, stored, sent.
     Kind {
@@ -96,6 +105,7 @@ const KINDS: [Kind; 5] = [
         lines: "",
         status: OK,
         with: |_| {},
+        clients: 1,
     },
     // A route that keeps nothing.
     Kind {
@@ -104,6 +114,16 @@ const KINDS: [Kind; 5] = [
         lines: "",
         status: OK,
         with: |plan| plan.routes[0].cache.enabled = false,
+        clients: 1,
+    },
+    // A question that several ask at once for the first time: one call, and an answer for each.
+    Kind {
+        name: "shared",
+        query: |at| format!("page={at}&per_page=20&phone_number=%2B33612345678"),
+        lines: "",
+        status: OK,
+        with: |_| {},
+        clients: 8,
     },
 ];
 
@@ -141,9 +161,12 @@ fn gate(runtime: &Runtime, kind: &Kind, requests: usize) {
     runtime.block_on(serve(Script::new(vec![request(HIT, "")], OK).0));
     let asked = |at: Range<usize>| at.map(|at| request(&(kind.query)(at + 10), kind.lines)).collect();
     runtime.block_on(serve(Script::new(asked(0..WARM), kind.status).0));
-    let (script, answers) = Script::new(asked(WARM..WARM + requests), kind.status);
-    measured(runtime, serve(script));
-    assert_eq!(answers.load(Ordering::Relaxed), requests);
+    let each = WARM..WARM + requests / kind.clients;
+    let clients = (0..kind.clients).map(|_| Script::new(asked(each.clone()), kind.status));
+    let (scripts, answers): (Vec<_>, Vec<_>) = clients.unzip();
+    measured(runtime, scripts.into_iter().map(serve).collect::<FuturesUnordered<_>>().collect());
+    let answers: usize = answers.iter().map(|answers| answers.load(Ordering::Relaxed)).sum();
+    assert_eq!(answers, requests);
 }
 
 /// The floor: hyper with the gate's options, and an answer whose header lines are a cloned map.

@@ -23,6 +23,7 @@ use tollgate::state::clock::Clock;
 use tollgate::state::grant::Grant;
 
 /// The route's path.
+#[allow(dead_code, reason = "not every bench asks the shipped route")]
 pub(crate) const PATH: &str = "/conversations/messages/list";
 
 /// The whole way of a request before a constant of this many bytes, and what lasts beside it.
@@ -36,6 +37,7 @@ pub(crate) fn way(plan: &Plan, bytes: usize) -> (impl Respond + use<>, Lasting, 
 }
 
 /// The shipped configuration, with a limit of each client that is never reached.
+#[allow(dead_code, reason = "not every bench runs the shipped configuration")]
 pub(crate) fn plan() -> Plan {
     let mut plan = config::load(include_str!("../../config.toml"), "config.toml", &WithoutSecrets).unwrap();
     let limit = RateLimit {

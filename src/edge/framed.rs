@@ -62,6 +62,7 @@ impl<T> Framed<T> {
             buffer.set_filled(before + refused.before);
             self.reading = Reading::Refused;
         }
+        self.progress.within_request(!self.framing.is_between());
         self.progress.within_head(self.framing.is_within_head() && matches!(self.reading, Reading::On));
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Request, Version};
 use hyper::body::Incoming;
@@ -24,6 +25,8 @@ use super::tracked::{Doing, Overdue, Progress, Tracked, UnderWay};
 
 /// hyper takes no smaller buffer.
 const MIN_BUFFER: usize = 8 << 10;
+/// How long a client says nothing before what it takes to talk with it is given back: some 20 KiB of buffers.
+const SILENCE: Duration = Duration::from_secs(1);
 /// How long saying goodbye may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How much of what a client still sends is read and thrown away, so that it reads why it was refused.
@@ -49,7 +52,50 @@ pub async fn serve<T: Stream, H: Handler>(
 ) {
     let interims = Arc::new(Interims::default());
     let peer = Peer { interim: Some(interims.clone()), ..peer };
-    let (progress, peer, handler, interims) = (&progress, &peer, &handler, &interims);
+    let mut talking = Some(io);
+    while let Some(io) = talking.take() {
+        // Boxed, so that what it takes to talk, buffers above all, is given back while nothing is said.
+        let silent = Box::pin(talk(listener, io, &progress, &peer, &*handler, &interims)).await;
+        if let Some(io) = silent {
+            talking = listen(listener, io, &progress).await;
+        }
+    }
+}
+
+/// Waits for a client to say something again, keeping next to nothing for it meanwhile; `None`: it will not.
+async fn listen<T: Stream>(
+    listener: &Listener,
+    mut io: Tracked<T>,
+    progress: &Progress,
+) -> Option<Tracked<T>> {
+    let mut drain = listener.drain.clone();
+    let mut first = [0; 16];
+    let read = loop {
+        let left = listener.patience().check(progress).ok()?;
+        tokio::select! {
+            biased;
+            read = io.read(&mut first) => break read.ok()?,
+            () = tokio::time::sleep(left) => {}
+            () = draining(&mut drain) => break 0,
+        }
+    };
+    if read == 0 {
+        say_goodbye(io.into_io()).await;
+        return None;
+    }
+    Some(io.again(Bytes::copy_from_slice(&first[..read])))
+}
+
+/// Answers what a client asks until the connection is over, or until nothing was said for [`SILENCE`]: then it is given
+/// back.
+async fn talk<T: Stream, H: Handler>(
+    listener: &Listener,
+    io: Tracked<T>,
+    progress: &Arc<Progress>,
+    peer: &Peer,
+    handler: &H,
+    interims: &Arc<Interims>,
+) -> Option<Tracked<T>> {
     let service = service_fn(|request: Request<Incoming>| {
         let under_way = UnderWay::alone(progress);
         // "A server MUST NOT send a 1xx response to an HTTP/1.0 client" (RFC 9110 §15.2).
@@ -77,14 +123,15 @@ pub async fn serve<T: Stream, H: Handler>(
         .serve_connection(TokioIo::new(io), service);
     let patience = listener.patience();
     let mut drain = listener.drain.clone();
+    // `None`: it did not, but nothing was said for a while.
     let ended = {
         let mut draining = std::pin::pin!(draining(&mut drain));
-        let mut timer = std::pin::pin!(tokio::time::sleep(patience.shortest()));
+        let mut timer = std::pin::pin!(tokio::time::sleep(patience.shortest().min(SILENCE)));
         let (mut told, mut closing) = (false, false);
         std::future::poll_fn(|cx| {
             loop {
                 if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
-                    return Poll::Ready(Ended::By(result));
+                    return Poll::Ready(Some(Ended::By(result)));
                 }
                 // Only now is it known that what the client has sent so far was read.
                 told = told || draining.as_mut().poll(cx).is_ready();
@@ -98,14 +145,18 @@ pub async fn serve<T: Stream, H: Handler>(
                 }
                 // The timer is not moved with every request: it looks again when the present state could end.
                 match patience.check(progress) {
-                    Ok(left) => timer.set(tokio::time::sleep(left)),
-                    Err(overdue) => return Poll::Ready(Ended::Overdue(overdue)),
+                    Ok(_) if !told && progress.is_silent_for(SILENCE) => return Poll::Ready(None),
+                    Ok(left) => timer.set(tokio::time::sleep(left.min(SILENCE))),
+                    Err(overdue) => return Poll::Ready(Some(Ended::Overdue(overdue))),
                 }
             }
         })
         .await
     };
-    let stream = connection.into_parts().io.into_inner().into_io().into_io().into_io();
+    let parts = connection.into_parts();
+    let io = parts.io.into_inner().into_io().into_io();
+    let Some(ended) = ended else { return Some(io.again(parts.read_buf)) };
+    let stream = io.into_io();
     match ended {
         Ended::By(Ok(())) => say_goodbye(stream).await,
         Ended::By(Err(error)) => {
@@ -124,6 +175,7 @@ pub async fn serve<T: Stream, H: Handler>(
             stream.abort();
         }
     }
+    None
 }
 
 /// Tells a client that its head took too long.

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -22,6 +22,8 @@ pub struct Progress {
     clock: Clock,
     /// When the first byte of a head was read that is not complete yet; zero: there is none.
     head_since: AtomicU64,
+    /// Whether what was read so far ends within a request, head or body, as HTTP/1.1's framing tells.
+    within_request: AtomicBool,
     /// When writing began to block; zero: it does not.
     blocked_since: AtomicU64,
     /// When the last request ended, or the connection began.
@@ -52,6 +54,7 @@ impl Progress {
         Arc::new(Self {
             clock,
             head_since: AtomicU64::new(0),
+            within_request: AtomicBool::new(false),
             blocked_since: AtomicU64::new(0),
             idle_since: AtomicU64::new(now),
             busy: AtomicUsize::new(0),
@@ -79,6 +82,18 @@ impl Progress {
     /// Whether a request is being answered.
     pub fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Relaxed) > 0
+    }
+
+    /// What was read so far ends within a request, or does not.
+    pub fn within_request(&self, is_within: bool) {
+        self.within_request.store(is_within, Ordering::Relaxed);
+    }
+
+    /// Whether every request that was begun is over, and nothing has been said for so long.
+    pub fn is_silent_for(&self, long: Duration) -> bool {
+        let silent = |since| self.clock.now().since(since) >= long;
+        let within = self.within_request.load(Ordering::Relaxed);
+        !within && matches!(self.doing(), Doing::Idle(since) if silent(since))
     }
 
     /// What was read so far ends within a head, or does not: as HTTP/1.1's framing tells.
@@ -154,6 +169,7 @@ impl<T> Tracked<T> {
     /// The same, giving `ahead` first.
     #[must_use]
     pub fn again(self, ahead: Bytes) -> Self {
+        let ahead = if self.ahead.is_empty() { ahead } else { [ahead, self.ahead].concat().into() };
         Self { ahead, ..self }
     }
 }

@@ -74,7 +74,8 @@ pub trait Respond: Send + Sync {
 
 impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
     async fn respond(&self, arrival: Box<Arrival>) -> Response<Reported> {
-        let mut report = Report {
+        // Boxed: an answer is moved several times before its first byte is written.
+        let mut report = Box::new(Report {
             reports: self.reports.clone(),
             notes: arrival.notes.clone(),
             began: arrival.at,
@@ -87,7 +88,7 @@ impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
             bytes: 0,
             whole: false,
             took: None,
-        };
+        });
         let result = self.inner.call(arrival).await;
         report.take(&result);
         let gate = report.reports.clock.now().since(report.began);
@@ -236,7 +237,7 @@ fn push_millis(value: &mut Text, duration: Duration) {
 #[derive(Debug)]
 pub struct Reported {
     body: Body,
-    report: Option<Report>,
+    report: Option<Box<Report>>,
 }
 
 impl Reported {
