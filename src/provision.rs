@@ -28,8 +28,9 @@ use crate::stages::flight::FlightLayer;
 use crate::stages::keep::KeepLayer;
 use crate::stages::observe::{ObserveLayer, Reports};
 use crate::stages::pages::PagesLayer;
-use crate::stages::quota::{Causes, Purse, QuotaLayer, Share};
+use crate::stages::quota::{Purse, QuotaLayer, Share};
 use crate::stages::steps::{Authenticate, Inspect, Lane, Lens, LimitClient, OwnPages, Route, Understand};
+use crate::state::causes::Causes;
 use crate::state::metrics::RouteMeters;
 use crate::state::tells::Tells;
 

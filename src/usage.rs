@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::config::plan::{Client, Plan, Route};
 use crate::lasting::Lasting;
 use crate::model::exchange::ClientId;
-use crate::stages::quota::Reason;
+use crate::state::causes::Reason;
 
 /// Results that cost no call: the answer came from memory, or by somebody else's call.
 const SAVING: [(&str, &str); 4] =

@@ -10,7 +10,8 @@ use crate::config::{Environment, Place};
 use crate::lasting::{Lasting, Unprovisioned};
 use crate::model::Secret;
 use crate::stages::credentials::{Credentials, Vault};
-use crate::stages::quota::{CallMeters, Purse};
+use crate::stages::quota::Purse;
+use crate::state::causes::CallMeters;
 use crate::state::quota::{Account, Ceiling, Terms};
 
 /// How long a call may wait at an upstream without accounts.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use prometheus::{Histogram, IntCounter, IntCounterVec};
+use prometheus::IntCounter;
 use tower_layer::Layer;
 
 use super::Stage;
@@ -16,6 +16,7 @@ use crate::rules::fairness::Payer;
 use crate::rules::ledger::Per;
 use crate::rules::told::Told;
 use crate::rules::window::WindowRule;
+use crate::state::causes::{CallMeters, Causes, Reason};
 use crate::state::clock::Clock;
 use crate::state::grant::{Grant, Probe};
 use crate::state::limits::Budget;
@@ -37,83 +38,6 @@ pub struct Purse {
     pub max_wait: Duration,
     /// The longest the upstream's word closes it.
     pub max_pause: Duration,
-}
-
-/// Counts the calls of one account at one upstream.
-#[derive(Debug, Clone)]
-pub struct CallMeters {
-    outcomes: [(&'static str, IntCounter); OUTCOMES.len()],
-    duration: Histogram,
-}
-
-/// Why a call was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// Somebody wants what nobody knows.
-    First,
-    /// The same call was sent before, in vain.
-    Retry,
-    /// Something is held, and may still hold.
-    Revalidation,
-    /// Something stale was given, and is made fresh behind it.
-    Refresh,
-    /// It asks whether a closed account is open again.
-    Probe,
-}
-
-impl Reason {
-    /// Every reason.
-    pub const ALL: [Self; 5] = [Self::First, Self::Retry, Self::Revalidation, Self::Refresh, Self::Probe];
-
-    /// The word in metrics and on the page.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::First => "first",
-            Self::Retry => "retry",
-            Self::Revalidation => "revalidation",
-            Self::Refresh => "refresh",
-            Self::Probe => "probe",
-        }
-    }
-
-    fn of(call: &Call, is_probe: bool) -> Self {
-        match call {
-            _ if is_probe => Self::Probe,
-            Call { again: true, .. } => Self::Retry,
-            call if call.urgency.class() == Class::Refresh => Self::Refresh,
-            Call { validates: Some(_), .. } => Self::Revalidation,
-            _ => Self::First,
-        }
-    }
-}
-
-/// Counts the calls of one client on one route, by why.
-#[derive(Debug, Clone)]
-pub struct Causes([IntCounter; Reason::ALL.len()]);
-
-impl Causes {
-    /// The handles for these labels.
-    pub fn new(calls: &IntCounterVec, client: &str, route: &str) -> Self {
-        Self(Reason::ALL.map(|reason| calls.with_label_values(&[client, route, reason.as_str()])))
-    }
-}
-
-const OUTCOMES: [&str; 9] =
-    ["2xx", "3xx", "4xx", "429", "5xx", "unreachable", "broken", "timeout", "abandoned"];
-
-impl CallMeters {
-    /// The handles for these labels.
-    pub fn new(requests: &IntCounterVec, duration: Histogram, upstream: &str, account: &str) -> Self {
-        let outcomes =
-            OUTCOMES.map(|outcome| (outcome, requests.with_label_values(&[upstream, account, outcome])));
-        Self { outcomes, duration }
-    }
-
-    fn count(&self, outcome: &str) {
-        if let Some((_, counter)) = self.outcomes.iter().find(|(held, _)| *held == outcome) {
-            counter.inc();
-        }
-    }
 }
 
 /// The layer.
@@ -301,7 +225,7 @@ impl<S: Stage<Granted<Grant>>> Quota<S> {
         let probe = grant.take_probe();
         let causes =
             self.given.causes.get(call.route.place()).and_then(|route| route.get(call.client.place()));
-        let cause = causes.map(|causes| &causes.0[Reason::of(&call, probe.is_some()) as usize]);
+        let cause = causes.map(|causes| causes.of(Reason::of(&call, probe.is_some())));
         let begun = Begun { meters: Some(&purse.meters), cause };
         let mut result = self.inner.call(Granted { call, grant }).await;
         counted.sent = !matches!(&result, Err(fault) if fault.called == Called::No);
