@@ -44,7 +44,7 @@ use tollgate::edge::tracked::{Progress, Tracked};
 use tollgate::handler::Gate;
 use tollgate::lasting::Lasting;
 use tollgate::provision::limits_of;
-use world::{PATH, peer, plan, way};
+use world::{PATH, cut_pages, peer, plan, way};
 
 mod world;
 
@@ -77,7 +77,7 @@ struct Kind {
 }
 
 /// Every kind but `bare`. A row in `benches/instructions.txt` belongs to each.
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     // The same request again: an answer from memory.
     Kind { name: "hit", query: |_| HIT.into(), lines: "", status: OK, with: |_| {}, clients: 1 },
     // From a client that has the answer.
@@ -89,6 +89,8 @@ const KINDS: [Kind; 6] = [
         with: |_| {},
         clients: 1,
     },
+    // A page of twenty, cut from blocks of a hundred in memory.
+    Kind { name: "slice", query: |_| HIT.into(), lines: "", status: OK, with: cut_pages, clients: 1 },
     // The same question, spelt as never before.
     Kind {
         name: "understanding",

@@ -36,7 +36,7 @@ pub(crate) fn way(plan: &Plan, bytes: usize) -> (impl Respond + use<>, Lasting, 
     (pipeline(stages, constant), lasting, body)
 }
 
-/// The shipped configuration, with a limit of each client that is never reached.
+/// The shipped configuration, with a limit of each client that is never reached, and its pages cached as they are asked for.
 #[allow(dead_code, reason = "not every bench runs the shipped configuration")]
 pub(crate) fn plan() -> Plan {
     let mut plan = config::load(include_str!("../../config.toml"), "config.toml", &WithoutSecrets).unwrap();
@@ -48,7 +48,16 @@ pub(crate) fn plan() -> Plan {
     };
     plan.server.rate_limit = Some(limit);
     plan.routes[0].cache.ttl = Some(Duration::from_secs(3600));
+    plan.routes[0].pages = None;
+    plan.routes[0].tags.clear();
     plan
+}
+
+/// The shipped pages: every window is cut from blocks of a hundred.
+#[allow(dead_code, reason = "not every bench cuts pages")]
+pub(crate) fn cut_pages(plan: &mut Plan) {
+    let shipped = config::load(include_str!("../../config.toml"), "config.toml", &WithoutSecrets).unwrap();
+    plan.routes[0].pages = shipped.routes[0].pages.clone();
 }
 
 /// From where is asked.
@@ -81,7 +90,8 @@ impl Stage<Signed<Grant>> for Constant {
             (header::SERVER, HeaderValue::from_static("origin")),
             (HeaderName::from_static("x-frame-options"), HeaderValue::from_static("DENY")),
         ]);
-        let body = Body::Full(self.body.clone());
+        let target = std::str::from_utf8(signed.target.expose()).unwrap();
+        let body = Body::Full(block(target).unwrap_or_else(|| self.body.clone()));
         let passed = Passed { status: StatusCode::OK, headers, body, arrived: self.clock.now() };
         Ok(Answer {
             content: Content::Passed(passed),
@@ -89,4 +99,14 @@ impl Stage<Signed<Grant>> for Constant {
             timing: Timing::default(),
         })
     }
+}
+
+/// A hundred messages, where a block of so many is asked for.
+fn block(target: &str) -> Option<Bytes> {
+    let (_, query) = target.split_once('?')?;
+    let page = query.split('&').find_map(|pair| pair.strip_prefix("page="))?.parse::<usize>().ok()?;
+    query.contains("per_page=100").then(|| {
+        let messages = (0..100).map(|at| format!(r#"{{"message_id":"m{page}-{at}","text":"{:x<200}"}}"#, ""));
+        format!("[{}]", messages.collect::<Vec<_>>().join(",")).into()
+    })
 }
