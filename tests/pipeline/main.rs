@@ -12,6 +12,7 @@
 //! | [`model`] | pages against a list that remembers every state it was in |
 //! | [`quota`] | what is spent, and who waits |
 //! | [`fairness`] | who of those that share an account is served when |
+//! | [`pool`] | several accounts that see the same data |
 //! | [`paused`] | what the upstream says of its limits |
 //! | [`credentials`] | what the upstream sees and the client does not |
 //! | [`observe`] | what is counted |
@@ -34,5 +35,6 @@ mod model;
 mod observe;
 mod pages;
 mod paused;
+mod pool;
 mod quota;
 mod world;

@@ -403,6 +403,38 @@ async fn a_walk_meets_what_is_appended_at_its_end() {
     assert!(appended.iter().zip(34..).all(|(id, next)| *id == next), "{appended:?}");
 }
 
+/// A list whose end is asked for anew while what stands before it may be older.
+const SETTLED: &str = "[routes.params]\n\
+    page = { type = \"integer\", default = 1, min = 1 }\n\
+    size = { type = \"integer\", default = 5, min = 1 }\n\
+    [routes.pages]\npage = \"page\"\nsize = \"size\"\nblock = 10\nid = \"/id\"\nsettled_ttl = \"5m\"\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_walk_ends_where_its_list_ended() {
+    for (count, seen) in (46..=51).flat_map(|count| [0, 1, 4].map(|seen| (count, seen))) {
+        for (unseen, size, with_token) in [(0, 5, true), (3, 5, false), (3, 10, true), (4, 10, false)] {
+            let paged = Paged::of(Listing::new(count), "ttl = \"2s\"", SETTLED);
+            // Somebody has read it all, and more has arrived since.
+            walk(&paged, 10, true, |_, _| {}).await;
+            paged.change(|list| list.arrive(seen));
+            pass(s(3)).await;
+            let total = count + seen;
+            let read = walk(&paged, size, with_token, |paged, page| {
+                if page == total / size {
+                    paged.change(|list| list.arrive(unseen));
+                }
+            });
+            let expected: Vec<_> = (1..=total).rev().collect();
+            assert_eq!(read.await, expected, "{count} {seen} {unseen} {size} {with_token}");
+            assert_eq!(
+                paged.world.metric("tollgate_pages_forwarded_total", &[]),
+                0.0,
+                "{count} {seen} {size}"
+            );
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_walk_whose_generation_is_gone_ends() {
     let paged = Paged::of(Listing::new(64), "ttl = \"2s\"", PAGED);
