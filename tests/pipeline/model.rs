@@ -337,7 +337,7 @@ fn run(kind: Kind, habits: (PastEnd, Oversize), count: u64, ops: &[Op]) -> Resul
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, max_shrink_iters: 4000, ..ProptestConfig::default() })]
 
     #[test]
     fn under_arrivals_every_answer_and_every_walk_is_a_state_of_the_list(
