@@ -28,8 +28,9 @@ use crate::stages::flight::FlightLayer;
 use crate::stages::keep::KeepLayer;
 use crate::stages::observe::{ObserveLayer, Reports};
 use crate::stages::pages::PagesLayer;
-use crate::stages::quota::{Causes, Purse, QuotaLayer, Share};
+use crate::stages::quota::{Purse, QuotaLayer, Share};
 use crate::stages::steps::{Authenticate, Inspect, Lane, Lens, LimitClient, OwnPages, Route, Understand};
+use crate::state::causes::Causes;
 use crate::state::metrics::RouteMeters;
 use crate::state::remembered::Remembered;
 use crate::state::tells::Tells;
@@ -92,7 +93,9 @@ pub fn provision(
         plan.clients.iter().map(|client| client.may_refresh || nobody_declared(plan)).collect();
     // Last, since it is the one thing here that what already runs can see.
     let (purses, vaults) = accounts(plan, lasting, environment)?;
-    let tells = |purse: &Purse| Tells::new(vec![purse.account.clone()], plan.server.rate_limit_fields);
+    let tells = |pool: &Vec<Purse>| {
+        Tells::new(pool.iter().map(|purse| purse.account.clone()).collect(), plan.server.rate_limit_fields)
+    };
     let reports = Reports { tells: purses.iter().map(tells).collect(), ..reports };
     let stages = Stages {
         observe: ObserveLayer { reports: Arc::new(reports) },
@@ -208,14 +211,19 @@ pub fn reading(plan: &Plan, route: &RoutePlan) -> Reading {
         upstream.scheme,
         upstream.authority,
         upstream.base_path,
-        account.map(|account| (&account.headers, &account.query)),
+        plan.accounts_of(route).iter().map(|account| (&account.headers, &account.query)).collect::<Vec<_>>(),
         route.params,
     );
     let meaning = digest::digest(&digest::SHA256, meaning.as_bytes());
     Reading {
         scope: [
             upstream.name.clone().into_bytes(),
-            account.map_or(Vec::new(), |account| account.name.clone().into_bytes()),
+            // A pool's name is no account's: names have no `*`.
+            match account {
+                Some(_) if !route.pool.is_empty() => b"*".to_vec(),
+                Some(account) => account.name.clone().into_bytes(),
+                None => Vec::new(),
+            },
             meaning.as_ref().to_vec(),
         ],
         path: route.path.clone(),

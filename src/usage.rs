@@ -5,10 +5,11 @@ use serde_json::{Map, Value, json};
 use crate::config::plan::{Client, Plan, Route};
 use crate::lasting::Lasting;
 use crate::model::exchange::ClientId;
-use crate::stages::quota::Reason;
+use crate::state::causes::Reason;
 
 /// Results that cost no call: the answer came from memory, or by somebody else's call.
-const SAVING: [(&str, &str); 3] = [("hits", "hit"), ("stale", "stale"), ("shared_flights", "collapsed")];
+const SAVING: [(&str, &str); 4] =
+    [("hits", "hit"), ("slices", "sliced"), ("stale", "stale"), ("shared_flights", "collapsed")];
 
 /// The usage of every client on every route that was asked at all, or of one client, as JSON.
 pub fn page(plan: &Plan, lasting: &Lasting, reader: Option<ClientId>) -> String {

@@ -169,6 +169,8 @@ pub struct Upstream {
     pub breaker_failures: u32,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
+    /// Whether all its accounts see the same data, so that any of them may pay for any route.
+    pub same_data: bool,
     /// Which HTTP it speaks.
     pub http2: Http2,
     /// TLS towards it.
@@ -254,6 +256,8 @@ pub struct Route {
     pub upstream: usize,
     /// Its account, by place; `None` where the upstream has none.
     pub account: Option<usize>,
+    /// The accounts that may pay, by place, where several give the same answers; else empty.
+    pub pool: Vec<usize>,
     /// The path asked of the upstream in place of the request's own; for a `/*` path, what replaces the part before `*`.
     pub upstream_path: Option<String>,
     /// The methods it allows.
@@ -305,6 +309,13 @@ impl Plan {
     /// The account of a route, if its upstream has any.
     pub fn account_of(&self, route: &Route) -> Option<&Account> {
         self.accounts.get(route.account?)
+    }
+
+    /// Every account that may pay for a route.
+    pub fn accounts_of(&self, route: &Route) -> Vec<&Account> {
+        let only: Vec<usize> = route.account.into_iter().collect();
+        let places = if route.pool.is_empty() { &only } else { &route.pool };
+        places.iter().filter_map(|place| self.accounts.get(*place)).collect()
     }
 
     /// Whether `client` may use the route at `route`.

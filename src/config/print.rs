@@ -109,7 +109,8 @@ impl Plan {
         page.text("name", &route.name);
         page.text("path", &route.path);
         page.text("upstream", self.upstreams.get(route.upstream).map_or("", |upstream| &upstream.name));
-        page.maybe("account", self.account_of(route).map(|account| quote(&account.name)));
+        let named = self.account_of(route).filter(|_| route.pool.is_empty());
+        page.maybe("account", named.map(|account| quote(&account.name)));
         page.maybe("upstream_path", route.upstream_path.as_deref().map(quote));
         page.line(
             "methods",
@@ -150,6 +151,7 @@ fn describe_upstream(upstream: &Upstream, page: &mut Page) {
     page.line("breaker_failures", upstream.breaker_failures);
     page.line("max_concurrent", upstream.max_concurrent);
     page.duration("idle_timeout", upstream.idle_timeout);
+    page.line("same_data", upstream.same_data);
     let versions = [(Http2::Negotiated, "negotiated"), (Http2::Never, "never"), (Http2::Always, "always")];
     let version = versions.iter().find(|(version, _)| *version == upstream.http2);
     page.text("http2", version.map_or("", |(_, word)| word));

@@ -160,15 +160,6 @@ impl<'a> Table<'a> {
         .collect()
     }
 
-    /// Refuses `key`, which belongs to a later version, saying what works in this one.
-    pub(super) fn not_yet(&mut self, key: &str, works: &str) {
-        let path = join(&self.path, key);
-        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.key == key && !entry.taken) {
-            entry.taken = true;
-            self.notes.tell(&entry.at, &path, Wrong::new("is not supported in this version", works));
-        }
-    }
-
     /// Refuses every key that nobody took.
     pub(super) fn finish(self) {
         for entry in self.entries.iter().filter(|entry| !entry.taken) {

@@ -85,6 +85,12 @@ fn read_one(mut table: Table<'_>, upstreams: &[Upstream], accounts: &[Account], 
         path,
         upstream: upstream.unwrap_or_default(),
         account,
+        pool: match upstream.filter(|upstream| account_item.is_none() && upstreams[*upstream].same_data) {
+            Some(upstream) => {
+                (0..accounts.len()).filter(|place| accounts[*place].upstream == upstream).collect()
+            }
+            None => Vec::new(),
+        },
         methods: table.or("methods", Methods::List(vec![Method::GET, Method::HEAD]), methods),
         forward_headers: table
             .take("forward_headers", |item| forward_headers(item, credentials))
@@ -139,7 +145,7 @@ fn find_upstream(item: &Item<'_>, upstreams: &[Upstream]) -> Result<usize, Wrong
     })
 }
 
-/// The account a route names, or the only one there is.
+/// The account a route names, or the only one there is; of a pool the first.
 fn find_account(
     item: Option<&Item<'_>>,
     upstream: usize,
@@ -154,6 +160,9 @@ fn find_account(
     let Some(item) = item else {
         if let [(only, _)] = here[..] {
             return Some(only);
+        }
+        if upstreams.get(upstream).is_some_and(|upstream| upstream.same_data) {
+            return here.first().map(|(first, _)| *first);
         }
         if here.len() > 1 {
             table.missing("account", &format!("one of {}", names().collect::<Vec<_>>().join(", ")));

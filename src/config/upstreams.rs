@@ -9,7 +9,7 @@ use super::Environment;
 use super::mistakes::Wrong;
 use super::plan::{Account, Credential, Http2, Upstream};
 use super::quota::quota;
-use super::reader::Table;
+use super::reader::{Item, Table};
 use super::secrets::{Place, credential};
 use super::tls;
 use super::values::{self, Base};
@@ -29,6 +29,11 @@ pub(super) fn read(root: &mut Table<'_>, environment: &dyn Environment) -> (Vec<
             && of_this.iter().any(has_credentials)
         {
             root.notes.warn(format!("upstream `{name}`: credentials travel in clear over http"));
+        }
+        if upstream.same_data && of_this.iter().any(|other| !is_sent_alike(&of_this[0], other)) {
+            let what = "has accounts that send their credentials under different names";
+            let wrong = Wrong::new(what, "the same names for all of them, where same_data = true");
+            root.notes.tell(&(0..0), &format!("upstreams.{name}"), wrong);
         }
         upstreams.push(upstream);
         accounts.extend(of_this);
@@ -56,10 +61,10 @@ fn upstream(name: &str, mut table: Table<'_>, environment: &dyn Environment) -> 
         max_concurrent: table.or("max_concurrent", 16, values::count(1..=65_536)),
         breaker_failures: table.or("breaker_failures", breaker::FAILURES, values::count(0..=10_000)),
         idle_timeout: table.or("idle_timeout", Duration::from_secs(60), values::some_time),
+        same_data: table.or("same_data", false, Item::boolean),
         http2: table.or("http2", Http2::Negotiated, values::word(&versions)),
         tls,
     };
-    table.not_yet("same_data", "one account for each route");
     table.finish();
     upstream
 }
@@ -94,7 +99,6 @@ fn account(name: &str, mut table: Table<'_>, upstream: usize, environment: &dyn 
             if price >= 0.0 { Ok(price) } else { Err(Wrong::new("is below zero", expected)) }
         }),
     };
-    table.not_yet("same_data", "one account for each route");
     table.finish();
     account
 }
@@ -117,6 +121,14 @@ fn credentials<N: PartialEq>(
         list.push((name, credential));
     }
     list
+}
+
+/// Whether two accounts differ in their secrets alone.
+fn is_sent_alike(one: &Account, other: &Account) -> bool {
+    let headers =
+        |account: &Account| account.headers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let query = |account: &Account| account.query.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    headers(one) == headers(other) && query(one) == query(other)
 }
 
 fn has_credentials(account: &Account) -> bool {

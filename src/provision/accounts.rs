@@ -10,7 +10,8 @@ use crate::config::{Environment, Place};
 use crate::lasting::{Lasting, Unprovisioned};
 use crate::model::Secret;
 use crate::stages::credentials::{Credentials, Vault};
-use crate::stages::quota::{CallMeters, Purse};
+use crate::stages::quota::Purse;
+use crate::state::causes::CallMeters;
 use crate::state::quota::{Account, Ceiling, Terms};
 
 /// How long a call may wait at an upstream without accounts.
@@ -20,15 +21,17 @@ const NO_ACCOUNT_PAUSE: Duration = Duration::from_secs(300);
 /// How many calls may wait at an upstream without accounts.
 const NO_ACCOUNT_WAITING: usize = 1000;
 
-/// Each route's credentials, by place.
-pub(super) type Vaults = Arc<[Option<Arc<Vault>>]>;
+/// The credentials of those who may pay for each route, by place.
+pub(super) type Vaults = Arc<[Vec<Arc<Vault>>]>;
+/// Who may pay for each route, by place.
+pub(super) type Purses = Arc<[Vec<Purse>]>;
 
 /// Who pays for each route and with which secrets, by place.
 pub(super) fn accounts(
     plan: &Plan,
     lasting: &Lasting,
     environment: &Arc<dyn Environment>,
-) -> Result<(Arc<[Purse]>, Vaults), Unprovisioned> {
+) -> Result<(Purses, Vaults), Unprovisioned> {
     let ceilings: Vec<Ceiling> = plan
         .upstreams
         .iter()
@@ -66,11 +69,16 @@ pub(super) fn accounts(
             ))
         })
         .collect::<Result<_, _>>()?;
-    let routes = plan.routes.iter().map(|route| match route.account.and_then(|at| held.get(at)) {
-        Some((purse, vault)) => {
+    let routes = plan.routes.iter().map(|route| match route.account {
+        Some(account) => {
             let name = || (plan.upstreams[route.upstream].name.clone(), route.name.clone());
             let scope = route.pauses_alone.then(|| lasting.scope(name()));
-            Ok((Purse { scope, ..purse.clone() }, Some(vault.clone())))
+            let only = [account];
+            let places: &[usize] = if route.pool.is_empty() { &only } else { &route.pool };
+            let members = places.iter().filter_map(|place| held.get(*place));
+            let members = members
+                .map(|(purse, vault)| (Purse { scope: scope.clone(), ..purse.clone() }, vault.clone()));
+            Ok(members.unzip())
         }
         None => {
             let upstream = &plan.upstreams[route.upstream];
@@ -81,7 +89,8 @@ pub(super) fn accounts(
                 ceiling: ceilings[route.upstream].clone(),
             };
             let account = lasting.account((upstream.name.clone(), String::new()), (&[], 1), terms, "none")?;
-            Ok((purse("none", route.upstream, account, (NO_ACCOUNT_WAIT, NO_ACCOUNT_PAUSE)), None))
+            let purse = purse("none", route.upstream, account, (NO_ACCOUNT_WAIT, NO_ACCOUNT_PAUSE));
+            Ok((vec![purse], Vec::new()))
         }
     });
     let (purses, vaults): (Vec<_>, Vec<_>) =

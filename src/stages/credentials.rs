@@ -63,14 +63,14 @@ impl fmt::Debug for Vault {
 /// The layer.
 #[derive(Debug, Clone)]
 pub struct CredentialsLayer {
-    /// Each route's credentials, by place; `None` where its upstream needs none.
-    pub vaults: Arc<[Option<Arc<Vault>>]>,
+    /// The credentials of each account that may pay for a route, by place and place; none where its upstream needs none.
+    pub vaults: Arc<[Vec<Arc<Vault>>]>,
 }
 
 /// The stage.
 #[derive(Debug)]
 pub struct Sign<S> {
-    vaults: Arc<[Option<Arc<Vault>>]>,
+    vaults: Arc<[Vec<Arc<Vault>>]>,
     inner: S,
 }
 
@@ -86,7 +86,8 @@ impl<S: Stage<Signed<Grant>>> Stage<Granted<Grant>> for Sign<S> {
     async fn call(&self, granted: Granted<Grant>) -> Result<Answer, Fault> {
         let Granted { call, grant } = granted;
         let account = grant.shared_account();
-        let Some(vault) = self.vaults.get(call.route.place()).and_then(Option::as_ref) else {
+        let Some(vault) = self.vaults.get(call.route.place()).and_then(|pool| pool.get(grant.member()))
+        else {
             return self.inner.call(sign(call, grant, &Credentials::default())?).await;
         };
         let credentials = vault.held.load_full();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use prometheus::{Histogram, IntCounter, IntCounterVec};
+use prometheus::IntCounter;
 use tower_layer::Layer;
 
 use super::Stage;
@@ -16,6 +16,7 @@ use crate::rules::fairness::Payer;
 use crate::rules::ledger::Per;
 use crate::rules::told::Told;
 use crate::rules::window::WindowRule;
+use crate::state::causes::{CallMeters, Causes, Reason};
 use crate::state::clock::Clock;
 use crate::state::grant::{Grant, Probe};
 use crate::state::limits::Budget;
@@ -39,88 +40,11 @@ pub struct Purse {
     pub max_pause: Duration,
 }
 
-/// Counts the calls of one account at one upstream.
-#[derive(Debug, Clone)]
-pub struct CallMeters {
-    outcomes: [(&'static str, IntCounter); OUTCOMES.len()],
-    duration: Histogram,
-}
-
-/// Why a call was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// Somebody wants what nobody knows.
-    First,
-    /// The same call was sent before, in vain.
-    Retry,
-    /// Something is held, and may still hold.
-    Revalidation,
-    /// Something stale was given, and is made fresh behind it.
-    Refresh,
-    /// It asks whether a closed account is open again.
-    Probe,
-}
-
-impl Reason {
-    /// Every reason.
-    pub const ALL: [Self; 5] = [Self::First, Self::Retry, Self::Revalidation, Self::Refresh, Self::Probe];
-
-    /// The word in metrics and on the page.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::First => "first",
-            Self::Retry => "retry",
-            Self::Revalidation => "revalidation",
-            Self::Refresh => "refresh",
-            Self::Probe => "probe",
-        }
-    }
-
-    fn of(call: &Call, is_probe: bool) -> Self {
-        match call {
-            _ if is_probe => Self::Probe,
-            Call { again: true, .. } => Self::Retry,
-            call if call.urgency.class() == Class::Refresh => Self::Refresh,
-            Call { validates: Some(_), .. } => Self::Revalidation,
-            _ => Self::First,
-        }
-    }
-}
-
-/// Counts the calls of one client on one route, by why.
-#[derive(Debug, Clone)]
-pub struct Causes([IntCounter; Reason::ALL.len()]);
-
-impl Causes {
-    /// The handles for these labels.
-    pub fn new(calls: &IntCounterVec, client: &str, route: &str) -> Self {
-        Self(Reason::ALL.map(|reason| calls.with_label_values(&[client, route, reason.as_str()])))
-    }
-}
-
-const OUTCOMES: [&str; 9] =
-    ["2xx", "3xx", "4xx", "429", "5xx", "unreachable", "broken", "timeout", "abandoned"];
-
-impl CallMeters {
-    /// The handles for these labels.
-    pub fn new(requests: &IntCounterVec, duration: Histogram, upstream: &str, account: &str) -> Self {
-        let outcomes =
-            OUTCOMES.map(|outcome| (outcome, requests.with_label_values(&[upstream, account, outcome])));
-        Self { outcomes, duration }
-    }
-
-    fn count(&self, outcome: &str) {
-        if let Some((_, counter)) = self.outcomes.iter().find(|(held, _)| *held == outcome) {
-            counter.inc();
-        }
-    }
-}
-
 /// The layer.
 #[derive(Debug, Clone)]
 pub struct QuotaLayer {
-    /// Who pays for each route, by place.
-    pub purses: Arc<[Purse]>,
+    /// Who may pay for each route, by place: one, or a pool.
+    pub purses: Arc<[Vec<Purse>]>,
     /// What each client has of it, by place.
     pub shares: Arc<[Share]>,
     /// Counts the calls of each route and client, by place and place.
@@ -209,7 +133,7 @@ impl Drop for Counted<'_> {
 
 impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
     async fn call(&self, mut call: Call) -> Result<Answer, Fault> {
-        let Some(purse) = self.given.purses.get(call.route.place()) else {
+        let Some(pool) = self.given.purses.get(call.route.place()) else {
             return Err(FaultKind::NoSuchRoute.into());
         };
         let Some(share) = self.given.shares.get(call.client.place()) else {
@@ -218,9 +142,19 @@ impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
         let mut returns = 0;
         loop {
             let (spare, urgency) = (call.again().filter(|_| returns < MOST_RETURNS), call.urgency.clone());
-            let (result, sent_away) = Box::pin(self.once(purse, share, call)).await;
+            let Some((member, purse)) = choose(pool, urgency.class()) else {
+                return Err(FaultKind::NoSuchRoute.into());
+            };
+            let (result, away) = Box::pin(self.once((member, purse), share, call)).await;
+            let opens = |purse: &Purse| purse.opens_for(&urgency, &self.given.clock);
+            let again = match away {
+                Away::No => false,
+                // Nothing says that waiting would help; another account may.
+                Away::Somehow => pool.len() > 1 && pool.iter().any(opens),
+                Away::Until => pool.iter().any(opens),
+            };
             match spare {
-                Some(again) if sent_away && purse.opens_for(&urgency, &self.given.clock) => call = again,
+                Some(spare) if again => call = spare,
                 _ => return result,
             }
             // What was sent away gives its place up before it waits again.
@@ -230,21 +164,49 @@ impl<S: Stage<Granted<Grant>>> Stage<Call> for Quota<S> {
     }
 }
 
+/// Whether the upstream sent a call away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Away {
+    No,
+    /// Without saying until when.
+    Somehow,
+    /// Until a moment it named.
+    Until,
+}
+
+/// Who pays: of a pool the one that can soonest, and of those the one with most left.
+fn choose(pool: &[Purse], class: Class) -> Option<(usize, &Purse)> {
+    if pool.len() < 2 {
+        return pool.first().map(|purse| (0, purse));
+    }
+    pool.iter().enumerate().min_by_key(|(_, purse)| {
+        let (at, left) = purse.account.prospect(class);
+        (at, u64::MAX - left)
+    })
+}
+
 impl<S: Stage<Granted<Grant>>> Quota<S> {
-    /// Waits, spends and sends; whether the upstream sent the call away and said until when.
-    async fn once(&self, purse: &Purse, share: &Share, call: Call) -> (Result<Answer, Fault>, bool) {
+    /// Waits, spends and sends; whether the upstream sent the call away.
+    async fn once(
+        &self,
+        (member, purse): (usize, &Purse),
+        share: &Share,
+        call: Call,
+    ) -> (Result<Answer, Fault>, Away) {
         let began = self.given.clock.now();
         let scope = match &purse.scope {
             Some(scope) => match scope.pass(purse.until(&call.urgency, began)).await {
                 Ok(passed) => Some(passed),
-                Err(retry_after) => return (Err(fault(Refused::Paused { retry_after }, &purse.name)), false),
+                Err(retry_after) => {
+                    return (Err(fault(Refused::Paused { retry_after }, &purse.name)), Away::No);
+                }
             },
             None => None,
         };
         // Before the line: nobody waits for what it may not spend. What is not sent is given back.
         let mut counted = match Counted::spend(share.budget.as_deref()) {
             Ok(counted) => counted,
-            Err(over) => return (Err(over_budget(over)), false),
+            Err(over) => return (Err(over_budget(over)), Away::No),
         };
         let want = Want {
             payer: share.payer,
@@ -254,8 +216,8 @@ impl<S: Stage<Granted<Grant>>> Quota<S> {
             comes_back: call.validates.is_none(),
         };
         let mut grant = match purse.account.acquire(want).await {
-            Ok(grant) => grant,
-            Err(refused) => return (Err(fault(refused, &purse.name)), false),
+            Ok(grant) => grant.of_member(member),
+            Err(refused) => return (Err(fault(refused, &purse.name)), Away::No),
         };
         counted.sent = true;
         let waited = self.given.clock.now().since(began);
@@ -263,7 +225,7 @@ impl<S: Stage<Granted<Grant>>> Quota<S> {
         let probe = grant.take_probe();
         let causes =
             self.given.causes.get(call.route.place()).and_then(|route| route.get(call.client.place()));
-        let cause = causes.map(|causes| &causes.0[Reason::of(&call, probe.is_some()) as usize]);
+        let cause = causes.map(|causes| causes.of(Reason::of(&call, probe.is_some())));
         let begun = Begun { meters: Some(&purse.meters), cause };
         let mut result = self.inner.call(Granted { call, grant }).await;
         counted.sent = !matches!(&result, Err(fault) if fault.called == Called::No);
@@ -274,18 +236,18 @@ impl<S: Stage<Granted<Grant>>> Quota<S> {
                 purse.meters.duration.observe(upstream.as_secs_f64());
             }
         }
-        let sent_away = self.hear(purse, &result, (probe, scope));
-        (result, sent_away)
+        let away = self.hear(purse, &result, (probe, scope));
+        (result, away)
     }
 
-    /// What an answer says of the upstream's limits; whether it sends the call away until a moment it names. A probe that was
-    /// not answered has found nothing out.
+    /// What an answer says of the upstream's limits; whether it sends the call away. A probe that was not answered has found
+    /// nothing out.
     fn hear(
         &self,
         purse: &Purse,
         result: &Result<Answer, Fault>,
         (probe, scope): (Option<Probe>, Option<Passed>),
-    ) -> bool {
+    ) -> Away {
         let (status, told) = match result {
             Ok(Answer { content: Content::Passed(passed), .. }) => {
                 (passed.status, Told::of(&passed.headers, self.given.clock.wall()))
@@ -295,15 +257,19 @@ impl<S: Stage<Granted<Grant>>> Quota<S> {
             {
                 (StatusCode::UNAUTHORIZED, Told::default())
             }
-            _ => return false,
+            _ => return Away::No,
         };
         let sent_away = match status {
             StatusCode::TOO_MANY_REQUESTS => true,
             // One without a figure is the breaker's affair, and tells a probe nothing.
-            StatusCode::SERVICE_UNAVAILABLE if told.retry_after.is_none() => return false,
+            StatusCode::SERVICE_UNAVAILABLE if told.retry_after.is_none() => return Away::No,
             status => status == StatusCode::SERVICE_UNAVAILABLE,
         };
-        let returns = sent_away && told.comes_back().is_some_and(|wait| !wait.is_zero());
+        let away = match told.comes_back() {
+            _ if !sent_away => Away::No,
+            Some(wait) if !wait.is_zero() => Away::Until,
+            _ => Away::Somehow,
+        };
         match scope {
             Some(scope) if sent_away => {
                 scope.sent_away(told.comes_back(), purse.max_pause);
@@ -316,7 +282,7 @@ impl<S: Stage<Granted<Grant>>> Quota<S> {
                 purse.account.hear(&told, sent_away, probe);
             }
         }
-        returns
+        away
     }
 }
 

@@ -14,6 +14,7 @@ pub struct Grant {
     began: Moment,
     state: GrantState,
     probe: Option<Probe>,
+    member: usize,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -31,12 +32,24 @@ impl Grant {
         probe: Option<Probe>,
         permit: OwnedSemaphorePermit,
     ) -> Self {
-        Self { account, began, state: GrantState::Unsent, probe, _permit: permit }
+        Self { account, began, state: GrantState::Unsent, probe, member: 0, _permit: permit }
     }
 
     /// The account that gave it.
     pub fn shared_account(&self) -> Arc<Account> {
         self.account.clone()
+    }
+
+    /// Which of the accounts that may pay for its route it is from.
+    pub fn member(&self) -> usize {
+        self.member
+    }
+
+    /// It is from the account at this place of those that may pay.
+    #[must_use]
+    pub fn of_member(mut self, member: usize) -> Self {
+        self.member = member;
+        self
     }
 
     /// The probe that this call is, if the account was closed.

@@ -2,6 +2,7 @@
 //! an await.
 
 mod books;
+pub mod causes;
 pub mod clock;
 pub mod collecting;
 pub mod collections;

@@ -237,6 +237,24 @@ impl Account {
         !matches!(self.books().pause.admit(now), Gate::Until(opens) if opens > until)
     }
 
+    /// When a call of `class` could be granted at the earliest, and how much is then left for others, in millionths of the
+    /// window with least: by these the accounts of a pool are chosen.
+    pub fn prospect(&self, class: Class) -> (Moment, u64) {
+        let mut books = self.books();
+        let now = books.now(&self.clock);
+        let rests = match books.may_be_asked(now) {
+            Err(Refused::Resting { retry_after }) => now.at + retry_after,
+            _ => now.at,
+        };
+        let waiting = books.line.whole(class);
+        let (at, _) = books.served_at(now, waiting, class);
+        // Nobody waits: the pace is not asked.
+        let at = if waiting == 0 && books.admits(now, class) { now.at } else { at };
+        let share =
+            |window: Standing| u64::from(window.remaining) * 1_000_000 / u64::from(window.requests.max(1));
+        (at.max(rests), books.ledger.standing(now).into_iter().map(share).min().unwrap_or(u64::MAX))
+    }
+
     /// Its name in metrics and logs.
     pub fn name(&self) -> &str {
         &self.name

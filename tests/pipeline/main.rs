@@ -9,8 +9,10 @@
 //! | [`codings`] | what is compressed, and for whom |
 //! | [`keep`] | what of an answer is kept |
 //! | [`pages`] | windows cut from blocks, generations and walks |
+//! | [`model`] | pages against a list that remembers every state it was in |
 //! | [`quota`] | what is spent, and who waits |
 //! | [`fairness`] | who of those that share an account is served when |
+//! | [`pool`] | several accounts that see the same data |
 //! | [`paused`] | what the upstream says of its limits |
 //! | [`credentials`] | what the upstream sees and the client does not |
 //! | [`observe`] | what is counted |
@@ -29,8 +31,10 @@ mod failures;
 mod fairness;
 mod flight;
 mod keep;
+mod model;
 mod observe;
 mod pages;
 mod paused;
+mod pool;
 mod quota;
 mod world;

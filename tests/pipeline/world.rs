@@ -62,11 +62,13 @@ impl Default for Config {
 impl Config {
     fn to_toml(&self) -> String {
         let Self { upstream, account, route, cache, more } = self;
+        // Where all accounts see the same data, the route names none.
+        let pays = if upstream.contains("same_data") { "" } else { "account = \"a\"" };
         let ceiling = if upstream.contains("max_concurrent") { "" } else { "max_concurrent = 1000" };
         format!(
             "[upstreams.u]\nurl = \"http://upstream.test/v1\"\n{ceiling}\n{upstream}\n\
              [upstreams.u.accounts.a]\nheaders.x-key = {{ file = \"key\" }}\n{account}\n\
-             [[routes]]\nname = \"r\"\npath = \"/r\"\nupstream = \"u\"\naccount = \"a\"\n{route}\n\
+             [[routes]]\nname = \"r\"\npath = \"/r\"\nupstream = \"u\"\n{pays}\n{route}\n\
              [routes.cache]\n{cache}\n{more}\n"
         )
     }

@@ -23,6 +23,8 @@ pub(crate) struct World {
 pub(crate) struct Walk {
     pub(crate) collection: String,
     pub(crate) ids: Vec<String>,
+    /// What was said of each page: where it ends in `ids`, its walk, how the cache took part, and its age.
+    pub(crate) said: Vec<String>,
     /// Whether the walker sent tokens along.
     pub(crate) carried: bool,
 }
@@ -143,7 +145,10 @@ impl Ledger {
         };
         for walk in &self.walks {
             let torn = if walk.carried { &mut row.carried } else { &mut row.single };
-            torn.count(walk, world);
+            if torn.count(walk, world) && walk.said.iter().any(|said| said.contains("state=")) {
+                // A gate that promises walks gets it told in full.
+                eprintln!("torn: {}\n  {}", walk.collection, walk.said.join("\n  "));
+            }
         }
         *self = Self { known: std::mem::take(&mut self.known), ..Self::new(self.ttl) };
         row
@@ -151,7 +156,8 @@ impl Ledger {
 }
 
 impl Torn {
-    fn count(&mut self, walk: &Walk, world: &World) {
+    /// Counts a walk; whether it is torn.
+    fn count(&mut self, walk: &Walk, world: &World) -> bool {
         let seen: HashSet<&str> = walk.ids.iter().map(String::as_str).collect();
         let list = world.list(&walk.collection);
         let is_seen = |id: &&str| seen.contains(*id);
@@ -163,6 +169,7 @@ impl Torn {
         self.torn += u64::from(missed + repeated > 0);
         self.repeated += repeated;
         self.missed += missed;
+        missed + repeated > 0
     }
 }
 

@@ -18,6 +18,8 @@ use super::ledger::{Ledger, Walk, World};
 use super::trace::{STEP, Service, Session};
 
 const PATH: &str = "/conversations/messages/list";
+/// How many failures of a gate are told one by one.
+const FAILURES_TOLD: u64 = 3;
 /// How long a service waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -37,6 +39,8 @@ struct Page {
     age: Option<u64>,
     /// The token of the walk it belongs to.
     token: Option<String>,
+    /// What it said of itself.
+    said: String,
 }
 
 impl Player {
@@ -60,8 +64,12 @@ impl Player {
     }
 
     async fn read(&mut self, session: &Session) {
-        let mut walk =
-            Walk { collection: session.collection(), ids: Vec::new(), carried: self.service.carries };
+        let mut walk = Walk {
+            collection: session.collection(),
+            ids: Vec::new(),
+            said: Vec::new(),
+            carried: self.service.carries,
+        };
         let mut token: Option<String> = None;
         let mut next = Instant::now();
         for page in 1..=session.pages {
@@ -91,6 +99,7 @@ impl Player {
             token = answer.token;
             let short = answer.ids.len() < session.size;
             walk.ids.extend(answer.ids);
+            walk.said.push(format!("{query} up to {}: {}", walk.ids.len(), answer.said));
             if short {
                 break;
             }
@@ -104,7 +113,9 @@ impl Player {
         match tokio::time::timeout(PATIENCE, self.answer(query)).await {
             Ok(Ok(page)) => Some(page),
             Ok(Err(why)) => {
-                eprintln!("{}: {query}: {why}", self.gate);
+                if self.ledger.lock().unwrap().failed < FAILURES_TOLD {
+                    eprintln!("{}: {query}: {why}", self.gate);
+                }
                 None
             }
             Err(_) => {
@@ -139,7 +150,9 @@ impl Player {
         let token = text("tollgate-walk", response.headers());
         let token = token.and_then(|walk| Some(walk.split(';').next()?.trim().trim_matches('"').to_owned()));
         let age = text("age", response.headers()).and_then(|age| age.parse().ok());
-        Ok(Page { ids: ids(&body.freeze())?, age, token })
+        let told = ["tollgate-walk", "cache-status", "age"];
+        let said: Vec<_> = told.iter().filter_map(|name| text(name, response.headers())).collect();
+        Ok(Page { ids: ids(&body.freeze())?, age, token, said: said.join(" | ") })
     }
 
     async fn connect(&self) -> std::io::Result<SendRequest<Empty<Bytes>>> {

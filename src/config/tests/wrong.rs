@@ -68,7 +68,7 @@ base ¦ [upstreams.x] ⏎ url = "https://h" ⏎ tls.ca = "gone.pem" ¦ 9:10 ¦ u
 base ¦ [upstreams.x] ⏎ url = "https://h" ⏎ tls.ca = "no.pem" ¦ 9:10 ¦ upstreams.x.tls.ca ¦ holds no certificate
 base ¦ [upstreams.x] ⏎ url = "https://h" ⏎ tls.ca = "odd.pem" ¦ 9:10 ¦ upstreams.x.tls.ca ¦ cannot be used
 base ¦ [upstreams.x] ⏎ url = "http://h" ⏎ tls.ca = "ca.pem" ¦ 9:10 ¦ upstreams.x.tls.ca ¦ of no use to an http upstream
-base ¦ [upstreams.x] ⏎ url = "https://h" ⏎ same_data = true ¦ 9:1 ¦ upstreams.x.same_data ¦ not supported in this version
+base ¦ [upstreams.x] ⏎ url = "https://h" ⏎ same_data = 1 ¦ 9:13 ¦ upstreams.x.same_data ¦ is an integer; expected true or false
 account ¦  ¦ 8:1 ¦ upstreams.u.accounts.a.quota ¦ is missing; expected your contract: quota = 
 account ¦ quota = "non" ¦ 10:9 ¦ upstreams.u.accounts.a.quota ¦ (did you mean `none`?)
 account ¦ quota = [] ¦ 10:9 ¦ upstreams.u.accounts.a.quota ¦ is an empty list

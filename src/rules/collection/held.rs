@@ -35,6 +35,11 @@ pub struct Asked {
     pub size: u64,
 }
 
+impl Asked {
+    /// The position of items that were copied out of blocks: nobody asked for them as they are.
+    pub(super) const LEFTOVER: u64 = u64::MAX;
+}
+
 impl Held {
     /// Finds the items of `entry`, an answer to `asked`; `fields` are the response fields that speak of the collection.
     ///
@@ -94,6 +99,11 @@ impl Held {
     /// How many items it has.
     pub fn len(&self) -> usize {
         self.block.len()
+    }
+
+    /// Whether it was made of what was left of blocks.
+    pub(super) fn is_leftover(&self) -> bool {
+        self.asked.position == Asked::LEFTOVER
     }
 
     /// Whether it has none.

@@ -19,7 +19,10 @@ impl Chain {
         let mut at = 0;
         while let Some(run) = self.runs.get(at) {
             let wastes = run.items.len() * WASTE < run.held.len();
-            let is_small = |run: &Run| run.items.len() < run.held.len() || run.held.len() * 2 < most;
+            // A block that came short is whole: joined with older items it would be as old as they are, and asked for anew.
+            let is_small = |run: &Run| {
+                run.items.len() < run.held.len() || (run.held.is_leftover() && run.held.len() * 2 < most)
+            };
             let next = self.runs.get(at + 1).filter(|next| {
                 is_small(next) && is_small(run) && run.end() == next.place
                     && run.items.len() + next.items.len() <= most
@@ -69,7 +72,7 @@ fn copied(runs: &[&Run], id: Option<&Pointer>) -> Option<Run> {
     let held = Held {
         origin: 0,
         entry: Arc::new(entry),
-        asked: Asked { position: u64::MAX, size: block.len() as u64 },
+        asked: Asked { position: Asked::LEFTOVER, size: block.len() as u64 },
         block: Arc::new(block),
         named,
         total: None,
