@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Request, Version};
 use hyper::body::Incoming;
@@ -83,7 +82,7 @@ async fn listen<T: Stream>(
         say_goodbye(io.into_io()).await;
         return None;
     }
-    Some(io.again(Bytes::copy_from_slice(&first[..read])))
+    Some(io.again(&first[..read]))
 }
 
 /// Answers what a client asks until the connection is over, or until nothing was said for [`SILENCE`]: then it is given
@@ -155,7 +154,7 @@ async fn talk<T: Stream, H: Handler>(
     };
     let parts = connection.into_parts();
     let io = parts.io.into_inner().into_io().into_io();
-    let Some(ended) = ended else { return Some(io.again(parts.read_buf)) };
+    let Some(ended) = ended else { return Some(io.again(&parts.read_buf)) };
     let stream = io.into_io();
     match ended {
         Ended::By(Ok(())) => say_goodbye(stream).await,

@@ -227,7 +227,7 @@ impl Listener {
             }
             progress.within_head(true);
         }
-        let io = io.again(Bytes::copy_from_slice(&ahead[..read]));
+        let io = io.again(&ahead[..read]);
         if ahead[..read] == *PREFACE {
             progress.rest();
             Box::pin(http2::serve(&self, io, progress, peer, handler)).await;

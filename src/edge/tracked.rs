@@ -168,9 +168,9 @@ impl<T> Tracked<T> {
 
     /// The same, giving `ahead` first.
     #[must_use]
-    pub fn again(self, ahead: Bytes) -> Self {
+    pub fn again(self, ahead: &[u8]) -> Self {
         // Copied: a slice of somebody's buffer, an empty one too, keeps the whole of it.
-        let ahead = [&ahead[..], &self.ahead[..]].concat().into();
+        let ahead = [ahead, &self.ahead[..]].concat().into();
         Self { ahead, ..self }
     }
 }
