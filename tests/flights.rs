@@ -120,13 +120,14 @@ async fn a_flight_that_everybody_left_is_kept_for_the_next() {
 
 #[tokio::test]
 async fn a_failure_is_told_to_everyone_who_waited_and_cost_one_call() {
-    for (reply, status, kind) in [
-        (Reply::new(500, "broken"), 500, None),
-        (Reply::new(503, "busy").header("Retry-After", "7"), 503, None),
-        (Reply::new(429, "slow down"), 429, None),
-        (Reply::silence(), 502, Some("upstream-broken")),
-        (Reply::ok("half of it").truncate(4), 502, Some("upstream-broken")),
-        (Reply::raw("HTTP/9.9 what\r\n\r\n"), 502, Some("upstream-broken")),
+    for (reply, status, kind, says_when) in [
+        (Reply::new(500, "broken"), 500, None, false),
+        (Reply::new(503, "busy"), 503, None, false),
+        (Reply::new(503, "busy").header("Retry-After", "7"), 503, None, true),
+        (Reply::new(429, "slow down"), 429, None, false),
+        (Reply::silence(), 502, Some("upstream-broken"), false),
+        (Reply::ok("half of it").truncate(4), 502, Some("upstream-broken"), false),
+        (Reply::raw("HTTP/9.9 what\r\n\r\n"), 502, Some("upstream-broken"), false),
     ] {
         let replied = reply.clone();
         let (upstream, gate) = start(move |_| replied.clone()).await;
@@ -140,9 +141,16 @@ async fn a_failure_is_told_to_everyone_who_waited_and_cost_one_call() {
             }
         }
         assert_eq!(upstream.count(), 1, "{status} {kind:?}");
-        // Nobody keeps a failure: the next one asks anew.
-        assert_eq!(gate.get("/kept/a", &[]).await.status, status);
-        assert_eq!(upstream.count(), 2, "{status} {kind:?}");
+        let next = gate.get("/kept/a", &[]).await;
+        if says_when {
+            // The upstream said when to come back: until then it is asked nothing.
+            problem(&next, 429, "account-paused");
+            assert_eq!(upstream.count(), 1, "{status} {kind:?}");
+        } else {
+            // Nobody keeps a failure: the next one asks anew.
+            assert_eq!(next.status, status);
+            assert_eq!(upstream.count(), 2, "{status} {kind:?}");
+        }
     }
 }
 

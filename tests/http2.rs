@@ -30,7 +30,7 @@ url = "{url}/base"
 {upstream}
 [upstreams.u.accounts.a]
 headers.api-key = {{ env = "KEY" }}
-quota = [{{ requests = 1000, per = "10s" }}]
+quota = [{{ requests = 1000, per = "10m" }}]
 [[routes]]
 name = "r"
 path = "/r/*"

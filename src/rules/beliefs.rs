@@ -85,14 +85,23 @@ impl Beliefs {
         self.limit(now).filter(|limit| !limit.refuses).map_or(size, |limit| size.min(limit.size))
     }
 
-    /// Whether `size` items are more than the upstream is known to give, where it refuses to give more.
-    pub fn may_refuse(&self, size: u64, now: Moment) -> bool {
-        self.limit(now).is_some_and(|limit| limit.refuses && size > limit.size)
+    /// Whether the upstream is known to give `size` items at once, or to cut or refuse them as its blocks are. What it makes
+    /// of larger sizes than it was seen to give is its own affair.
+    pub fn is_known(&self, size: u64, now: Moment) -> bool {
+        match self.limit(now) {
+            Some(limit) => !limit.refuses || size <= limit.size,
+            None => size <= self.block.max(self.longest),
+        }
     }
 
     /// Whether an answer of `len` items ends its list, where so many were `asked` for.
     pub fn ends(&self, len: u64, asked: u64) -> bool {
         len < asked && len < self.longest
+    }
+
+    /// Whether it is known to give as many items at once.
+    pub fn gives(&self, size: u64) -> bool {
+        self.longest >= size
     }
 
     /// What lies past the end, if that was seen.
@@ -113,6 +122,7 @@ impl Beliefs {
 
     /// A client's own question for `size` items had an answer of `len`: contradicts a limit below it. Whether it did.
     pub fn saw_own(&mut self, size: u64, len: u64, now: Moment) -> bool {
+        self.longest = self.longest.max(len);
         let Some(limit) = self.limit(now) else { return false };
         let contradicted = len > limit.size;
         if contradicted {
@@ -120,7 +130,6 @@ impl Beliefs {
             self.limit = (limit.refuses && size < self.block).then_some(Limit { size, ..limit });
             self.answered = limit.refuses;
         }
-        self.longest = self.longest.max(len);
         contradicted
     }
 
@@ -174,6 +183,7 @@ mod tests {
     fn a_limit_is_believed_until_it_is_contradicted_or_old() {
         let mut beliefs = Beliefs::new(100);
         assert_eq!((beliefs.size(NOW), beliefs.cut(1000, NOW)), (Some(100), 1000));
+        assert!(beliefs.is_known(100, NOW) && !beliefs.is_known(101, NOW));
         beliefs.capped(50, NOW);
         assert_eq!((beliefs.size(NOW), beliefs.cut(80, NOW), beliefs.cut(20, NOW)), (Some(50), 50, 20));
         assert!(!beliefs.saw_own(200, 50, NOW) && beliefs.saw_own(200, 60, NOW));
@@ -188,7 +198,7 @@ mod tests {
         assert_eq!(beliefs.refused(20, NOW), Some(Belief::Refuses(20)));
         assert_eq!(beliefs.refused(10, NOW), None);
         assert_eq!((beliefs.size(NOW), beliefs.cut(50, NOW)), (Some(20), 50), "refused, not cut");
-        assert!(beliefs.may_refuse(21, NOW) && !beliefs.may_refuse(20, NOW));
+        assert!(!beliefs.is_known(21, NOW) && beliefs.is_known(20, NOW));
         assert!(beliefs.saw_own(50, 50, NOW));
         assert_eq!(beliefs.size(NOW), Some(50));
     }

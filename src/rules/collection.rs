@@ -25,7 +25,7 @@ mod tidy;
 mod view;
 
 pub use book::{Book, Taken};
-pub use chain::{Chain, Fit, Restart};
+pub use chain::{Chain, Fit, How, Restart};
 pub use cut::{Cut, Paging};
 pub use held::{Asked, Held};
 pub use sight::Sight;

@@ -2,7 +2,8 @@
 //! the pace of grants while anyone waits.
 //!
 //! The shortest window sets the pace: grants to those who wait are `per / requests` apart, so that a newcomer of a better
-//! class never finds the whole window taken by one burst. Longer windows only admit or refuse.
+//! class never finds the whole window taken by one burst. Longer windows only admit or refuse; so does one that is longer
+//! than anybody waits, for those who wait then wait for something else.
 
 use std::time::{Duration, SystemTime};
 
@@ -22,6 +23,8 @@ pub struct Ledger {
     /// The shortest window's length, and how far apart grants are while anyone waits.
     shortest: Duration,
     gap: Duration,
+    /// Whether they are: whether that window fits into a wait.
+    paced: bool,
     /// When the next grant is due by that.
     due: Moment,
     /// A limit of the upstream's that no window knows is reached until then.
@@ -67,7 +70,13 @@ impl Ledger {
             shortest.min().map_or_else(Default::default, |(per, requests)| (per, per / requests));
         let (due, blocked) = (Moment::ORIGIN, Moment::ORIGIN);
         let instances = instances.max(1);
-        Self { books: rules.iter().map(book).collect(), shortest, gap, due, blocked, instances }
+        let books = rules.iter().map(book).collect();
+        Self { books, shortest, gap, paced: true, due, blocked, instances }
+    }
+
+    /// Nobody waits for more than `longest` from now on.
+    pub fn nobody_waits_beyond(&mut self, longest: Duration) {
+        self.paced = self.shortest <= longest;
     }
 
     /// The rules it was made from, in their order.
@@ -80,9 +89,9 @@ impl Ledger {
         self.gap
     }
 
-    /// The length of the shortest window that slides; nothing if none does.
-    pub fn shortest(&self) -> Duration {
-        self.shortest
+    /// Whether grants to those who wait are apart.
+    pub fn is_paced(&self) -> bool {
+        self.paced
     }
 
     /// What each window still admits at `now`.
@@ -121,7 +130,7 @@ impl Ledger {
 
     /// Whether the pace allows a grant at `now`.
     pub fn is_due(&self, now: Now) -> bool {
-        self.due <= now.at
+        !self.paced || self.due <= now.at
     }
 
     /// A call is sent at `now`; how many windows that only count would have refused it.
@@ -171,7 +180,8 @@ impl Ledger {
     /// The earliest moment at which whoever stands behind `ahead` others of those who wait can be granted, and the place
     /// of the window that admits last.
     pub fn next_free(&mut self, now: Now, ahead: usize, class: Class) -> (Moment, Option<usize>) {
-        let paced = self.due + self.gap.saturating_mul(u32::try_from(ahead).unwrap_or(u32::MAX));
+        let turns = u32::try_from(ahead).unwrap_or(u32::MAX);
+        let paced = if self.paced { self.due + self.gap.saturating_mul(turns) } else { now.at };
         let mut last = (self.blocked.max(now.at), None);
         for (place, book) in self.books.iter_mut().enumerate().filter(|(_, book)| !book.rule.shadow) {
             let ahead = ahead + book.kept_from(class) as usize;

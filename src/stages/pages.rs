@@ -14,6 +14,7 @@ use crate::model::cache_status::{CacheStatus, Stale, Why};
 use crate::model::exchange::{Answer, Ask, Block, Content, Question, Timing};
 use crate::model::fault::Called;
 use crate::model::{Body, Fault, Moment};
+use crate::rules::beliefs::PastEnd;
 use crate::rules::collection::{Asked, Fallback, View};
 use crate::rules::failing::{FAILURE_SPEAKS_FOR, allowance, failure, speaks_for_others};
 use crate::rules::serving::{self, Wishes};
@@ -155,7 +156,7 @@ impl<S: Stage<Block> + 'static> Pages<S> {
                         fallback.entry.refresh_failed(reason, now + FAILURE_SPEAKS_FOR);
                     }
                     if let (Some(over), Some(held)) =
-                        (lasting(fallback, reason, now), going.collection.clone())
+                        (lasting(route, fallback, reason, now), going.collection.clone())
                     {
                         let status = in_place_of(&fetched, over, reason);
                         going.fetched = None;
@@ -255,7 +256,8 @@ impl<S: Stage<Block> + 'static> Pages<S> {
         answer.timing.wait += going.timing.wait;
         if let (Content::Held(entry, _), Some(window)) = (&answer.content, window) {
             let now = self.given.clock.now();
-            route.learn(entry, window.size, reason, now);
+            let shown = going.collection.as_ref().map_or(0, |held| held.known().book.shown(&going.span));
+            route.learn(entry, window.size, (reason, shown), now);
         }
         Ok(answer)
     }
@@ -274,7 +276,11 @@ fn is_success(content: &Content) -> bool {
 }
 
 /// How long over its lifetime a fallback is, if it may serve for `reason`.
-fn lasting(fallback: &Fallback, reason: Stale, now: Moment) -> Option<Duration> {
+fn lasting(route: &PagedRoute, fallback: &Fallback, reason: Stale, now: Moment) -> Option<Duration> {
+    // What the upstream says past an end is known where it says nothing.
+    if fallback.behind && route.beliefs().past_end() != Some(PastEnd::Empty) {
+        return None;
+    }
     let over = fallback.over + now.since(fallback.looked);
     (over < allowance(reason, fallback.if_error, fallback.if_unreachable)).then_some(over)
 }

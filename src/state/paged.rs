@@ -48,6 +48,8 @@ pub enum Forwarded {
     Odd,
     /// It lies past the end, and the upstream's own word is wanted.
     PastEnd,
+    /// It is larger than any answer the upstream was seen to give.
+    Unproven,
     /// The upstream refuses a block's size.
     Refused,
     /// The answers cannot be cut.
@@ -56,7 +58,8 @@ pub enum Forwarded {
 
 impl Forwarded {
     /// Every reason.
-    pub const ALL: [Self; 5] = [Self::TooWide, Self::Odd, Self::PastEnd, Self::Refused, Self::Unsliceable];
+    pub const ALL: [Self; 6] =
+        [Self::TooWide, Self::Odd, Self::PastEnd, Self::Unproven, Self::Refused, Self::Unsliceable];
 
     /// Its word in metrics.
     pub const fn as_str(self) -> &'static str {
@@ -64,6 +67,7 @@ impl Forwarded {
             Self::TooWide => "too_wide",
             Self::Odd => "odd_window",
             Self::PastEnd => "past_end",
+            Self::Unproven => "unproven",
             Self::Refused => "refused",
             Self::Unsliceable => "unsliceable",
         }
@@ -150,7 +154,8 @@ impl PagedRoute {
     }
 
     /// Learns from `entry`, the answer to a window of `size` items that was forwarded as it was asked for `reason`.
-    pub fn learn(&self, entry: &Arc<Entry>, size: u64, reason: Forwarded, now: Moment) {
+    /// `shown`: how many items blocks have shown of that window.
+    pub fn learn(&self, entry: &Arc<Entry>, size: u64, (reason, shown): (Forwarded, u64), now: Moment) {
         if entry.status != StatusCode::OK || matches!(reason, Forwarded::Odd | Forwarded::PastEnd) {
             return;
         }
@@ -162,6 +167,8 @@ impl PagedRoute {
         }
         let learned = match reason {
             Forwarded::Refused => beliefs.refused(size.min(len.max(1)), now),
+            // More than this is there, as blocks showed, and was not given.
+            Forwarded::Unproven if len < shown && len < size => Some(beliefs.capped(len, now)),
             _ => None,
         };
         drop(beliefs);

@@ -56,6 +56,7 @@ impl Account {
         let (at, date) = (clock.now(), clock.wall());
         let now = Now { at, date };
         let mut ledger = Ledger::new(rules, instances, now);
+        ledger.nobody_waits_beyond(terms.max_wait);
         let mut pause = Pause::default();
         if let Some(journal) = &journal {
             let kept = journal.kept();
@@ -94,6 +95,7 @@ impl Account {
 
     /// From now on calls wait by these terms. What was spent, and who waits, stays.
     pub fn adapt(&self, terms: Terms) {
+        self.books().ledger.nobody_waits_beyond(terms.max_wait);
         self.terms.store(Arc::new(terms));
         self.changed.notify_one();
     }
@@ -121,7 +123,7 @@ impl Account {
         let came_back = books.promises.take_up(want.payer, want.question, now.at);
         // Whoever comes while nobody waits need not be paced. A lower class is all the same, where a whole window of it fits
         // into its wait: a burst that filled the window could not be taken back when somebody comes who is in a hurry.
-        let is_paced = class > Class::Interactive && books.ledger.shortest() <= terms.max_wait;
+        let is_paced = class > Class::Interactive && books.ledger.is_paced();
         if books.line.is_empty()
             && (!is_paced || books.ledger.is_due(now))
             && books.admits(now, class)

@@ -9,6 +9,7 @@
 //! | [`codings`] | what is compressed, and for whom |
 //! | [`keep`] | what of an answer is kept |
 //! | [`pages`] | windows cut from blocks, generations and walks |
+//! | [`model`] | pages against a list that remembers every state it was in |
 //! | [`quota`] | what is spent, and who waits |
 //! | [`fairness`] | who of those that share an account is served when |
 //! | [`pool`] | several accounts that see the same data |
@@ -30,6 +31,7 @@ mod failures;
 mod fairness;
 mod flight;
 mod keep;
+mod model;
 mod observe;
 mod pages;
 mod paused;

@@ -52,16 +52,12 @@ impl Listing {
     }
 
     pub(crate) fn answer(&self, target: &str) -> Reply {
-        let number = |name: &str| -> u64 {
-            let query = target.split_once('?').unwrap().1;
-            query
-                .split('&')
-                .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
-                .unwrap()
-                .parse()
-                .unwrap()
+        let number = |name: &str, otherwise: u64| -> u64 {
+            let query = target.split_once('?').map_or("", |(_, query)| query);
+            let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+            value.map_or(otherwise, |value| value.parse().unwrap())
         };
-        let (mut page, mut size) = (number("page"), number("size"));
+        let (mut page, mut size) = (number("page", 1), number("size", 5));
         match self.oversize {
             Oversize::Clamp(most) => size = size.min(most),
             Oversize::Refuse(most) if size > most => return reply(422, "{}"),
@@ -146,7 +142,9 @@ async fn every_window_is_cut_from_blocks_and_is_what_the_upstream_would_say() {
         }
     }
     let heard: Vec<_> = paged.world.upstream.heard().iter().map(|heard| heard.target.clone()).collect();
-    let pages: Vec<_> = (1..=5).map(|page| format!("/v1/r?page={page}&size=10")).collect();
+    let mut pages: Vec<_> = (1..=5).map(|page| format!("/v1/r?page={page}&size=10")).collect();
+    // Whether it gives more at once than a block has was not seen before.
+    pages.extend([20, 25].map(|size| format!("/v1/r?page=1&size={size}")));
     assert_eq!(heard, pages, "each block once, and none to learn what its first full one told");
     let got = paged.get(2, 3).await;
     assert_eq!((got.cache(), got.header("age")), ("hit; ttl=30; detail=sliced", Some("0")));
@@ -357,7 +355,7 @@ async fn walk(paged: &Paged, size: u64, with_token: bool, between: impl Fn(&Page
 #[tokio::test(start_paused = true)]
 async fn a_walk_reads_one_state_while_items_arrive_at_the_head() {
     for with_token in [true, false] {
-        for (arrivals, size) in [(1, 7), (3, 10), (12, 4), (1, 25)] {
+        for (arrivals, size) in [(1, 7), (3, 10), (12, 4), (1, 9)] {
             let paged = Paged::new(Listing::new(64));
             // Somebody else reads the first page all the time, so that the head is seen to move.
             let read = walk(&paged, size, with_token, |paged, page| {
@@ -484,4 +482,20 @@ async fn of_several_walks_the_newest_generation_is_read() {
     pass(s(31)).await;
     paged.get(1, 10).await;
     assert_eq!(state(&paged.get(2, 10).await), "guessed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_by_what_items_say_erases_the_collection_and_ends_its_walks() {
+    let paged = Paged::of(Listing::new(30), "ttl = \"30s\"\ntags = { \"/id\" = \"q\" }", PAGED);
+    let held = token(&paged.get(1, 5).await);
+    paged.get(2, 10).await;
+    let group = tollgate::rules::groups::scoped(b"u", b"?q=14");
+    let store = &paged.world.lasting.store;
+    assert_eq!(store.remove_group(&tollgate::rules::groups::scoped(b"u", b"?q=99"), paged.world.now()), 0);
+    assert!(store.remove_group(&group, paged.world.now()) > 0, "item 14 is in the second block");
+    let ended = paged.world.get("/r?page=2&size=5").with("tollgate-walk", &held).send().await;
+    assert_eq!(ended.status, 410);
+    pass(ms(1)).await;
+    assert_eq!(paged.get(1, 5).await.cache(), "fwd=uri-miss; fwd-status=200; stored");
+    assert_eq!(paged.world.calls(), 3);
 }

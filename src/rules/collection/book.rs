@@ -2,11 +2,13 @@
 //! and chains that ended and are still read by walks.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::chain::{Chain, Fit, Restart};
+use super::chain::{Chain, Fit, How, Restart, signed};
 use super::held::{Asked, Held};
+use super::view::Look;
 use crate::model::entry::Entry;
 use crate::model::moment::Moment;
 use crate::rules::beliefs::{Belief, Beliefs, PastEnd};
@@ -155,7 +157,7 @@ impl Book {
         now: Moment,
     ) -> Taken {
         let ends = beliefs.ends(held.len() as u64, self.size);
-        let how = (ends, is_trusted(held, beliefs));
+        let how = How { ends, trusted: is_trusted(held, beliefs), new: true };
         let used = Taken { used: true, ..Taken::default() };
         let most = usize::try_from(self.size).unwrap_or(usize::MAX);
         match self.main.as_mut().map(|chain| chain.admit(held, how, id)) {
@@ -191,7 +193,7 @@ impl Book {
             self.doubt = Some(Doubt { serial, place, block, about: About::Capped { len } });
             return used;
         }
-        if !how.1 {
+        if !how.trusted {
             return Taken::default();
         }
         if self.apart.len() == MOST_APART {
@@ -313,6 +315,16 @@ impl Book {
             .max_by_key(|held| held.entry.arrived)
     }
 
+    /// How many items of `span` are known in the newest generation, from its first on.
+    pub fn shown(&self, span: &Range<u64>) -> u64 {
+        let Some(chain) = &self.main else { return 0 };
+        let from = chain.head.saturating_add(signed(span.start));
+        match chain.look(chain.head, span, self.size) {
+            Look::Whole(view) | Look::Behind(view) => view.count(),
+            Look::Missing(place) => u64::try_from(place.saturating_sub(from)).unwrap_or_default(),
+        }
+    }
+
     /// By how many items the upstream's list has grown at its head since `generation`, as far as was seen.
     pub fn behind(&self, generation: Generation) -> u64 {
         let ahead = self.chain(generation.serial).map_or(generation.head, |chain| chain.ahead);
@@ -348,9 +360,13 @@ impl Book {
 }
 
 /// Whether a block that nothing connects with others holds the items that were asked for: past the end some upstreams
-/// show the last page once more.
+/// show the last page once more, and some give fewer items than were asked for.
 fn is_trusted(held: &Held, beliefs: &Beliefs) -> bool {
     let past_end = beliefs.past_end();
+    // Where fewer items are given than asked for, the block begins elsewhere.
+    if !beliefs.gives(held.asked.size) && (held.len() as u64) < held.asked.size {
+        return false;
+    }
     let counted = held.total.is_some_and(|total| total > held.asked.position);
     counted || past_end.is_some_and(|habit| habit != PastEnd::Again)
 }

@@ -65,9 +65,22 @@ pub struct Chain {
     pub(super) ahead: i64,
     /// When that was.
     moved: Moment,
+    /// The last block that showed the list to begin at `head`: once it begins before, what is told by positions is as old.
+    framed: Arc<Entry>,
     pub(super) end: Option<End>,
     /// The block that came last: in its envelope answers are put.
     pub(super) newest: Arc<Held>,
+}
+
+/// What is known of a block beside its items.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// The list ends with it.
+    pub ends: bool,
+    /// Its items are those that were asked for, even if nothing of them is known.
+    pub trusted: bool,
+    /// It came just now: after everything that is known.
+    pub new: bool,
 }
 
 /// What became of a block.
@@ -120,6 +133,7 @@ impl Chain {
             since: held.entry.arrived,
             ahead: 0,
             moved: held.entry.asked,
+            framed: held.entry.clone(),
             end: None,
             newest: held.clone(),
         };
@@ -153,9 +167,8 @@ impl Chain {
         u64::try_from(place.saturating_sub(self.ahead)).unwrap_or_default() / size.max(1)
     }
 
-    /// Takes `held` in; `ends`: that the list ends with it; `trusted`: that its items are those that were asked for, though
-    /// nothing of them is known.
-    pub fn admit(&mut self, held: &Arc<Held>, (ends, trusted): (bool, bool), id: Option<&Pointer>) -> Fit {
+    /// Takes `held` in.
+    pub fn admit(&mut self, held: &Arc<Held>, how: How, id: Option<&Pointer>) -> Fit {
         let nominal = self.ahead.saturating_add(signed(held.asked.position));
         // A call that was sent before the head was last heard of says nothing of where it is now.
         let late = held.entry.asked < self.moved;
@@ -173,10 +186,10 @@ impl Chain {
                 return Fit::Contradicts(Restart::Replaced);
             }
             Aligned::Nowhere if begins && !self.runs.is_empty() => return Fit::Apart,
-            Aligned::Nowhere if begins || self.reaches(nominal, held, trusted) => nominal,
+            Aligned::Nowhere if begins || self.reaches(nominal, held, how) => nominal,
             Aligned::Nowhere => return Fit::Apart,
         };
-        let said = self.said_end(held, start, ends);
+        let said = self.said_end(held, start, how.ends);
         if matches!(said, Said::Contradicts) {
             return Fit::Contradicts(Restart::Vanished);
         }
@@ -192,6 +205,9 @@ impl Chain {
             }
             self.head = base;
             self.first = Some(held.clone());
+        }
+        if base == self.head && held.entry.arrived >= self.framed.arrived {
+            self.framed = held.entry.clone();
         }
         match said {
             Said::End(end) => self.end = Some(end),
@@ -250,16 +266,18 @@ impl Chain {
     }
 
     /// Whether a block nothing of which is known can only stand at `place`.
-    fn reaches(&self, place: i64, held: &Held, trusted: bool) -> bool {
+    fn reaches(&self, place: i64, held: &Held, how: How) -> bool {
         let left = self.runs.iter().rfind(|run| run.end() <= place);
         // Had anything arrived since the block on its left came, some of that block would show again in this one.
-        let follows =
-            left.is_some_and(|left| left.end() == place && left.held.entry.arrived <= held.entry.asked);
+        let follows = left.is_some_and(|left| {
+            let (came, asked) = (left.held.entry.arrived, held.entry.asked);
+            left.end() == place && (came < asked || (how.new && came == asked))
+        });
         // It was asked for after the head was seen where it is, and came before it was seen there again.
         let framed = self.first.as_ref().is_some_and(|first| {
             self.ahead == self.head && self.since < held.entry.asked && held.entry.arrived < first.entry.asked
         });
-        follows || (trusted && framed)
+        follows || (how.trusted && framed)
     }
 
     /// What `held`, whose first item stands at `start`, says of the list's end.
@@ -282,6 +300,12 @@ impl Chain {
     /// The list ends at `place`, as `shown` says.
     pub(super) fn ends_at(&mut self, place: i64, shown: &Arc<Entry>) {
         self.end = Some(End { place, exact: true, shown: self.as_old_as(shown) });
+    }
+
+    /// Since when the newest generation is not the upstream's any longer, if that was seen: what last showed that it was,
+    /// and where the list begins instead.
+    pub(super) fn outdated(&self) -> Option<(Arc<Entry>, i64)> {
+        (self.ahead != self.head).then(|| (self.framed.clone(), self.ahead))
     }
 
     /// Its newest generation.

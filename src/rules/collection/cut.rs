@@ -87,12 +87,12 @@ impl Paging {
             .iter()
             .map(|part| Run { block: &part.held.block, items: part.items.clone() })
             .collect();
-        let oldest = view.oldest().clone();
+        let (oldest, like) = (view.oldest().clone(), view.like().clone());
         let (pieces, tag) = self.at(target, walk, |address| {
             let pieces = compose(&self.shape, &view.frame.block, &runs, &place, address)?;
             Some((pieces, tag(&self.shape, &view.frame.block, &runs, &place, address)))
         })??;
-        let mut fields = oldest.fields.to_map(4);
+        let mut fields = like.fields.to_map(4);
         for name in OF_THE_WHOLE.iter().chain(self.headers.iter().map(|(_, name)| name)) {
             fields.remove(name);
         }
@@ -100,9 +100,8 @@ impl Paging {
             fields.insert(name, value);
         }
         fields.insert(header::ETAG, tag);
-        let parts = (oldest.status, Fields::from_map(&fields), Bytes::new());
-        let entry =
-            Entry::new(parts, oldest.arrived, oldest.initial_age, oldest.facts, oldest.selectors.clone());
+        let parts = (like.status, Fields::from_map(&fields), Bytes::new());
+        let entry = Entry::new(parts, oldest.arrived, oldest.initial_age, like.facts, like.selectors.clone());
         drop(runs);
         let links = view.frame.entry.fields.first(&header::LINK).is_some();
         Some(Cut { entry, pieces, links, place, view })

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::book::Book;
-use super::chain::{Chain, Fit, signed};
+use super::chain::{Chain, Fit, How, signed};
 use super::held::Asked;
 use super::view::Look;
 use crate::rules::slices::Pointer;
@@ -96,6 +96,7 @@ impl Book {
         };
         let chain = self.main.iter_mut().chain(&mut self.apart).find(|chain| chain.serial == serial);
         // What stands apart was trusted to hold what was asked for.
-        chain.is_some_and(|chain| matches!(chain.admit(&held, (false, true), id), Fit::Joined(_)))
+        let how = How { ends: false, trusted: true, new: false };
+        chain.is_some_and(|chain| matches!(chain.admit(&held, how, id), Fit::Joined(_)))
     }
 }

@@ -89,6 +89,8 @@ pub struct Fallback {
     pub view: View,
     /// The generation it is of.
     pub generation: Generation,
+    /// Whether the list ends before it.
+    pub behind: bool,
     /// Its worst block's answer.
     pub entry: Arc<Entry>,
     /// How long its lifetime was over at `looked`.
@@ -154,7 +156,9 @@ pub fn next_step(book: &mut Book, paging: &Paging, wish: &Wish<'_>, course: &mut
     {
         let newer = newer(book, block, judged);
         let entry = judged.entry.clone();
-        let fallback = Fallback { view, generation, entry, over, looked: wish.now, if_error, if_unreachable };
+        let behind = view.parts.is_empty() && wish.span.start > 0;
+        let fallback =
+            Fallback { view, generation, behind, entry, over, looked: wish.now, if_error, if_unreachable };
         return Step::Ask { block, newer: Some(newer), partly: true, fallback: Some(Box::new(fallback)) };
     }
     if view.parts.is_empty() && wish.span.start > 0 {

@@ -35,6 +35,8 @@ pub struct View {
     pub frame: Arc<Held>,
     /// What says that the list ends in it, and the place to ask at whether it still does.
     pub end: Option<(Arc<Entry>, i64)>,
+    /// What last showed where the list begins, if it begins elsewhere by now, and the place to ask at where.
+    pub outdated: Option<(Arc<Entry>, i64)>,
     /// The place before which items are as fresh as the first block must be.
     pub strict: i64,
 }
@@ -95,6 +97,7 @@ impl Chain {
             more: true,
             frame: self.newest.clone(),
             end: None,
+            outdated: self.outdated().filter(|_| head == self.head),
             strict: place(strict),
         };
         if let Some(end) = self.end.as_ref().filter(|end| end.place <= from || (end.exact && end.place <= to))
@@ -138,6 +141,9 @@ impl View {
             (&part.held.entry, part.place, Some(&part.held), policy)
         });
         let end = self.end.iter().map(|(shown, place)| (shown, *place, None, by.edges));
+        let begins = self.parts.first().is_some_and(|part| part.place < self.strict);
+        let policy = if begins { by.edges } else { by.settled };
+        let end = end.chain(self.outdated.iter().map(|(shown, place)| (shown, *place, None, policy)));
         let mut worst: Option<Judged> = None;
         for (entry, place, held, policy) in blocks.chain(end) {
             let verdict = judge(policy, entry, by);
@@ -148,12 +154,23 @@ impl View {
         worst
     }
 
-    /// The oldest answer in it.
+    /// The oldest answer that it rests on.
     pub fn oldest(&self) -> &Arc<Entry> {
         let entries = self.parts.iter().map(|part| &part.held.entry);
-        let made = |entry: &&Arc<Entry>| entry.arrived.before(entry.initial_age);
+        let others = self.outdated.iter().chain(&self.end).map(|(shown, _)| shown);
+        entries.chain(others).min_by_key(made).unwrap_or(&self.frame.entry)
+    }
+
+    /// The oldest answer that has items in it: its fields are the window's.
+    pub fn like(&self) -> &Arc<Entry> {
+        let entries = self.parts.iter().map(|part| &part.held.entry);
         entries.min_by_key(made).unwrap_or(&self.frame.entry)
     }
+}
+
+/// When an answer was made at the upstream.
+fn made(entry: &&Arc<Entry>) -> Moment {
+    entry.arrived.before(entry.initial_age)
 }
 
 fn judge(policy: &Policy, entry: &Arc<Entry>, by: &Freshness<'_>) -> Verdict {

@@ -52,6 +52,18 @@ fn several_gates_divide_what_there_is() {
 }
 
 #[test]
+fn a_window_that_nobody_waits_for_sets_no_pace() {
+    let mut ledger = Ledger::new(&[QuotaRule::sliding(10, ms(10_000))], 1, at(0));
+    spend(&mut ledger, at(0), 1);
+    assert!(!ledger.is_due(at(1)) && ledger.next_free(at(1), 2, Class::Batch).0 == at(3000).at);
+    ledger.nobody_waits_beyond(ms(2000));
+    assert!(ledger.is_due(at(1)) && ledger.next_free(at(1), 2, Class::Batch).0 == at(1).at);
+    spend(&mut ledger, at(1), 9);
+    assert!(!ledger.admits(at(1), Class::Interactive), "it refuses all the same");
+    assert_eq!(ledger.next_free(at(1), 0, Class::Batch).0, at(10_000).at);
+}
+
+#[test]
 fn a_window_in_the_shadow_counts_and_does_not_refuse() {
     let rule = QuotaRule { shadow: true, ..QuotaRule::sliding(2, ms(1000)) };
     let mut ledger = Ledger::new(&[rule], 1, at(0));

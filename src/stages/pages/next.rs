@@ -35,18 +35,13 @@ impl<S: Stage<Block> + 'static> Pages<S> {
     pub(super) fn next(&self, route: &Arc<PagedRoute>, ask: &Ask, going: &mut Going, now: Moment) -> Next {
         let paging = &route.paging;
         let Some(window) = ask.question.window else { return Next::Forward(Forwarded::Odd) };
-        let (size, given) = {
+        let (size, given, is_known) = {
             let beliefs = route.beliefs();
-            let size = beliefs.size(now).filter(|_| !beliefs.may_refuse(window.size, now));
-            (size, beliefs.cut(window.size, now))
+            (beliefs.size(now), beliefs.cut(window.size, now), beliefs.is_known(window.size, now))
         };
         going.window = going.moved.unwrap_or(Window { size: given, ..window });
         let span = paging.counting.span(going.window).filter(|span| span.end < FARTHEST);
         let Some(span) = span else { return Next::Forward(Forwarded::Odd) };
-        let Some(size) = size else { return Next::Forward(Forwarded::Refused) };
-        if span.end - span.start > paging.max_blocks.saturating_mul(size) {
-            return Next::Forward(Forwarded::TooWide);
-        }
         going.span = span;
         let Some(key) = &ask.question.collection else { return Next::Forward(Forwarded::Odd) };
         if going.collection.is_none() {
@@ -54,6 +49,13 @@ impl<S: Stage<Block> + 'static> Pages<S> {
                 &header::ACCEPT_ENCODING => Some(CODINGS.as_bytes().into()),
                 _ => route.forwarding.sent(&ask.headers, name),
             });
+        }
+        let Some(size) = size else { return Next::Forward(Forwarded::Refused) };
+        if going.span.end - going.span.start > paging.max_blocks.saturating_mul(size) {
+            return Next::Forward(Forwarded::TooWide);
+        }
+        if !is_known {
+            return Next::Forward(Forwarded::Unproven);
         }
         let wish = Wish {
             span: going.span.clone(),
@@ -92,7 +94,7 @@ impl<S: Stage<Block> + 'static> Pages<S> {
                 going.partly |= partly;
                 if let Some(fallback) = &fallback
                     && let Some(reason) = fallback.entry.failing(now)
-                    && let Some(over) = lasting(fallback, reason, now)
+                    && let Some(over) = lasting(route, fallback, reason, now)
                 {
                     let Fallback { view, generation, .. } = fallback.as_ref();
                     let status = CacheStatus::over(over, Some(reason));
