@@ -44,6 +44,7 @@ use trace::{Session, services};
 
 /// What is generated, and in which order everything happens.
 const SEED: u64 = 20;
+/// The fewer contacts, the more often a question comes back within its `ttl`, and the more there is to save.
 const SIZE: Size = Size { contacts: 150, messages: 12_000 };
 /// New messages a second, where any arrive.
 const ARRIVALS: f64 = 1.5;

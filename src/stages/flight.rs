@@ -26,6 +26,9 @@ use crate::state::tasks::Tasks;
 /// How often a client joins another flight because the one it waited for was not for it after all.
 const MOST_FLIGHTS: usize = 3;
 
+/// What is refused at once takes a moment to be told, however short a client's patience is.
+const TO_BE_TOLD: Duration = Duration::from_millis(20);
+
 /// The layer.
 #[derive(Debug, Clone)]
 pub struct FlightLayer {
@@ -246,7 +249,8 @@ impl<S: Stage<Call> + 'static> Flight<S> {
     }
 
     async fn in_time<T>(&self, deadline: Moment, future: impl Future<Output = T>) -> Option<T> {
-        tokio::time::timeout(deadline.since(self.given.clock.now()), future).await.ok()
+        let left = deadline.since(self.given.clock.now()).max(TO_BE_TOLD);
+        tokio::time::timeout(left, future).await.ok()
     }
 }
 

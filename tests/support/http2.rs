@@ -53,7 +53,14 @@ impl Http2 {
         let (send, connection) = within("an HTTP/2 handshake", builder.handshake(stream)).await.unwrap();
         let (end, ended) = watch::channel(None);
         tokio::spawn(async move {
-            let result = connection.await.map_err(|error| error.to_string());
+            // A client may be about to say something when the gate has closed: the last `PING`'s answer, say.
+            let too_late = |error: &h2::Error| {
+                error.get_io().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+            };
+            let result = match connection.await {
+                Err(error) if !too_late(&error) => Err(error.to_string()),
+                _ => Ok(()),
+            };
             end.send_replace(Some(result));
         });
         Self { send, ended }
