@@ -105,7 +105,7 @@ async fn talk<T: Stream, H: Handler>(
         async move {
             let response = interims.before(std::pin::pin!(handler.handle(request, peer))).await;
             let mut response = response.map(|body| under_way.answer(body));
-            if *listener.drain.borrow() {
+            if is_draining(listener) {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)
@@ -127,21 +127,28 @@ async fn talk<T: Stream, H: Handler>(
         let mut draining = std::pin::pin!(draining(&mut drain));
         let mut timer = std::pin::pin!(tokio::time::sleep(patience.shortest().min(SILENCE)));
         let (mut told, mut closing) = (false, false);
+        // Whether both will wake this task, which is the same one as long as it lives: then they are left alone, for this is
+        // polled with every request.
+        let mut registered = false;
         std::future::poll_fn(|cx| {
             loop {
                 if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
                     return Poll::Ready(Some(Ended::By(result)));
                 }
                 // Only now is it known that what the client has sent so far was read.
-                told = told || draining.as_mut().poll(cx).is_ready();
+                if !told && (!registered || is_draining(listener)) {
+                    told = draining.as_mut().poll(cx).is_ready();
+                }
                 if told && !closing && matches!(progress.doing(), Doing::Idle(_)) {
                     Pin::new(&mut connection).graceful_shutdown();
                     closing = true;
                     continue;
                 }
-                if timer.as_mut().poll(cx).is_pending() {
+                if (registered && !timer.is_elapsed()) || timer.as_mut().poll(cx).is_pending() {
+                    registered = true;
                     return Poll::Pending;
                 }
+                registered = false;
                 // The timer is not moved with every request: it looks again when the present state could end.
                 match patience.check(progress) {
                     Ok(_) if !told && progress.is_silent_for(SILENCE) => return Poll::Ready(None),
@@ -175,6 +182,11 @@ async fn talk<T: Stream, H: Handler>(
         }
     }
     None
+}
+
+/// Whether draining has begun, without a lock for as long as it has not.
+fn is_draining(listener: &Listener) -> bool {
+    listener.drain.has_changed().is_ok_and(|has| has) && *listener.drain.borrow()
 }
 
 /// Tells a client that its head took too long.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
@@ -157,23 +158,37 @@ impl Listener {
         let _ = stream.set_nodelay(true);
         self.connections.inc();
         let open = Open(self.connections.clone());
-        // Boxed, here and where its protocol is known: a future that is moved into another is kept twice, and thousands of
-        // connections that have said nothing yet would each keep room for all that they may ever do.
-        let connection = Box::pin(self.clone().connection(stream, peer, handler.clone()));
+        // Boxed, here and in its every phase: a future that is awaited within another keeps room there for as long as that
+        // one lasts, and thousands of connections that say nothing would each keep room for all that they may ever do.
+        let connection: BoxFuture<'static, ()> = match self.tls.load_full() {
+            None => Box::pin(self.clone().in_clear(stream, peer, handler.clone())),
+            Some(tls) => Box::pin(self.clone().over_tls(tls, stream, peer, handler.clone())),
+        };
         self.tasks.spawn(async move {
             connection.await;
             drop(open);
         });
     }
 
-    async fn connection<H: Handler>(self, stream: TcpStream, address: SocketAddr, handler: Arc<H>) {
+    async fn in_clear<H: Handler>(self, stream: TcpStream, address: SocketAddr, handler: Arc<H>) {
         let progress = Progress::new(self.clock.clone());
-        let Some(tls) = self.tls.load_full() else {
-            let peer = Peer { address, certificate: None, interim: None };
-            let io = Tracked::new(stream, progress.clone());
-            return self.sniff(io, progress, peer, handler).await;
-        };
-        // Boxed, so that it is gone once it is over.
+        let io = Tracked::new(stream, progress.clone());
+        let Some((io, is_http2)) = Box::pin(self.sniff(io, &progress)).await else { return };
+        let peer = Peer { address, certificate: None, interim: None };
+        match is_http2 {
+            true => Box::pin(http2::serve(&self, io, progress, peer, handler)).await,
+            false => Box::pin(http1::serve(&self, io, progress, peer, handler)).await,
+        }
+    }
+
+    async fn over_tls<H: Handler>(
+        self,
+        tls: Arc<rustls::ServerConfig>,
+        stream: TcpStream,
+        address: SocketAddr,
+        handler: Arc<H>,
+    ) {
+        let progress = Progress::new(self.clock.clone());
         let accepting = Box::pin(TlsAcceptor::from(tls).accept(stream));
         let Ok(Ok(stream)) = tokio::time::timeout(self.limits.load().header_timeout, accepting).await else {
             return self.refused("tls");
@@ -183,40 +198,42 @@ impl Listener {
         let is_http2 = connection.alpn_protocol() == Some(b"h2");
         progress.rest();
         let io = Tracked::new(stream, progress.clone());
-        if is_http2 {
-            Box::pin(http2::serve(&self, io, progress, peer, handler)).await;
-        } else {
-            Box::pin(http1::serve(&self, io, progress, peer, handler)).await;
+        match is_http2 {
+            true => Box::pin(http2::serve(&self, io, progress, peer, handler)).await,
+            false => Box::pin(http1::serve(&self, io, progress, peer, handler)).await,
         }
     }
 
-    /// Tells HTTP/2 with prior knowledge from HTTP/1.1 by its first bytes, under the deadlines of a head.
-    async fn sniff<H: Handler>(
-        mut self,
+    /// Tells HTTP/2 with prior knowledge from HTTP/1.1 by its first bytes, under the deadlines of a head: the stream from its
+    /// beginning, and whether it is HTTP/2. `None` where nothing was said, or too slowly.
+    async fn sniff(
+        &self,
         mut io: Tracked<TcpStream>,
-        progress: Arc<Progress>,
-        peer: Peer,
-        handler: Arc<H>,
-    ) {
+        progress: &Progress,
+    ) -> Option<(Tracked<TcpStream>, bool)> {
+        let mut drain = self.drain.clone();
         let mut ahead = [0; PREFACE.len()];
         let mut read = 0;
         let mut leaving = false;
         while read < PREFACE.len() && ahead[..read] == PREFACE[..read] {
-            let left = match self.patience().check(&progress) {
+            let left = match self.patience().check(progress) {
                 Ok(left) => left,
-                Err(Overdue::Head) => return http1::refuse_slow(&self, io.into_io()).await,
-                Err(_) => return,
+                Err(Overdue::Head) => {
+                    http1::refuse_slow(self, io.into_io()).await;
+                    return None;
+                }
+                Err(_) => return None,
             };
             let left = if leaving { left.min(FIRST_WORD) } else { left };
             let bytes = tokio::select! {
                 biased;
                 bytes = io.read(&mut ahead[read..]) => bytes,
                 () = tokio::time::sleep(left) => match leaving && read == 0 {
-                    true => return,
+                    true => return None,
                     false => continue,
                 },
                 // A client that has just connected is about to ask.
-                () = draining(&mut self.drain), if !leaving => {
+                () = draining(&mut drain), if !leaving => {
                     leaving = true;
                     continue;
                 }
@@ -227,13 +244,11 @@ impl Listener {
             }
             progress.within_head(true);
         }
-        let io = io.again(&ahead[..read]);
-        if ahead[..read] == *PREFACE {
+        let is_http2 = ahead[..read] == *PREFACE;
+        if is_http2 {
             progress.rest();
-            Box::pin(http2::serve(&self, io, progress, peer, handler)).await;
-        } else if read > 0 {
-            Box::pin(http1::serve(&self, io, progress, peer, handler)).await;
         }
+        (read > 0).then(|| (io.again(&ahead[..read]), is_http2))
     }
 
     /// How long each state of a connection may last.
