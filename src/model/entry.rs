@@ -41,7 +41,7 @@ pub type Selectors = Box<[(HeaderName, Option<HeaderValue>)]>;
 pub struct Part {
     /// The `Range` it answered: whatever it holds, it answers that again.
     pub asked: Bytes,
-    /// Where its body lies in the whole; `None` where its `Content-Range` and its body disagree or say too little.
+    /// Where its body lies in the whole; `None` where its `Content-Range` says too little or less than the body holds.
     pub span: Option<Span>,
 }
 
@@ -52,6 +52,8 @@ pub struct Span {
     pub first: u64,
     /// The length of the whole.
     pub complete: u64,
+    /// Its body is shorter than its `Content-Range` announced: it answers what lies within it, and completes nothing.
+    pub short: bool,
 }
 
 /// A stored response. Immutable but for how its refresh stands.

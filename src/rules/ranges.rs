@@ -169,15 +169,21 @@ pub fn part(asked: Option<&HeaderValue>, said: &HeaderMap, length: usize) -> Opt
     Some(Part { asked, span })
 }
 
-/// `bytes first-last/complete`, where that is what the body holds.
+/// `bytes first-last/complete`, where the body holds no more than that. One that brought less than it announced is worth
+/// the bytes it brought, from where it says they begin: there every recipient puts them.
 fn span(value: &HeaderValue, length: usize) -> Option<Span> {
     let (unit, rest) = value.to_str().ok()?.trim().split_once(' ')?;
     let (range, complete) = rest.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let (first, last, complete): (u64, u64, u64) =
         (first.trim().parse().ok()?, last.trim().parse().ok()?, complete.trim().parse().ok()?);
-    let fits = first <= last && last < complete && last - first + 1 == length as u64;
-    (unit.eq_ignore_ascii_case("bytes") && fits).then_some(Span { first, complete })
+    let (announced, length) = (last.checked_sub(first)?.checked_add(1)?, length as u64);
+    let fits = last < complete && (1..=announced).contains(&length);
+    (unit.eq_ignore_ascii_case("bytes") && fits).then_some(Span {
+        first,
+        complete,
+        short: length < announced,
+    })
 }
 
 /// Whether a part may ever answer anything: "A cache MUST NOT use an incomplete response to answer requests unless …
@@ -186,7 +192,7 @@ fn span(value: &HeaderValue, length: usize) -> Option<Span> {
 pub fn within(entry: &Entry, value: &[u8]) -> Option<Within> {
     let part = entry.part.as_deref()?;
     let exactly = || (part.asked == value.trim_ascii()).then_some(Within::Same);
-    let Some(Span { first, complete }) = part.span else { return exactly() };
+    let Some(Span { first, complete, .. }) = part.span else { return exactly() };
     let wishes = wishes(value)?;
     let [wish] = wishes[..] else { return exactly() };
     let wanted = wish.of(complete)?;
@@ -245,7 +251,7 @@ pub fn is_completable(entry: &Entry) -> bool {
 
 /// The `Range` and the `If-Range` that complete a part.
 fn rest(entry: &Entry) -> Option<(HeaderValue, HeaderValue)> {
-    let Span { first, complete } = entry.part.as_deref()?.span?;
+    let Span { first, complete, .. } = entry.part.as_deref()?.span.filter(|span| !span.short)?;
     let tag = entry.fields.value(&header::ETAG)?;
     let strong = Tag::parse(tag.as_bytes()).is_some_and(|tag| !tag.weak);
     let end = first + entry.body.len() as u64;
@@ -264,7 +270,7 @@ pub fn combined(held: &Entry, new: &Entry) -> Option<Entry> {
     let tags = [held, new].map(|entry| entry.fields.first(&header::ETAG));
     let [Some(old_tag), Some(new_tag)] = &tags else { return None };
     let same = Tag::parse(old_tag)?.matches_strongly(Tag::parse(new_tag)?);
-    if !same || old.complete != now.complete {
+    if !same || old.complete != now.complete || old.short || now.short {
         return None;
     }
     let (old_end, new_end) = (old.first + held.body.len() as u64, now.first + new.body.len() as u64);
@@ -280,7 +286,8 @@ pub fn combined(held: &Entry, new: &Entry) -> Option<Entry> {
     if old_end > new_end {
         body.extend_from_slice(&held.body[usize::try_from(new_end - old.first).ok()?..]);
     }
-    Some(joined(new, Span { first: old.first.min(now.first), complete: old.complete }, body.freeze()))
+    let span = Span { first: old.first.min(now.first), complete: old.complete, short: false };
+    Some(joined(new, span, body.freeze()))
 }
 
 /// `new` with another body, which lies at `span`.
@@ -372,6 +379,7 @@ mod tests {
     fn a_part_answers_what_lies_within_it() {
         let sound = entry(b"45678", &[("content-range", "bytes 4-8/10".into())], Some("bytes=4-8"));
         let short = entry(b"01234", &[("content-range", "bytes 4-9/10".into())], Some("bytes=-5"));
+        let long = entry(b"01234", &[("content-range", "bytes 4-5/10".into())], Some("bytes=4-5"));
         for (part, value, body) in [
             (&sound, "bytes=4-8", Some("45678")),
             (&sound, "bytes=5-6", Some("56")),
@@ -379,11 +387,29 @@ mod tests {
             (&sound, "bytes=8-", None),
             (&sound, "bytes=3-4", None),
             (&short, "bytes=-5", Some("01234")),
-            (&short, "bytes=6-8", None),
+            (&short, "bytes=6-8", Some("234")),
+            (&short, "bytes=6-9", None),
+            (&short, "bytes=6-", None),
+            (&short, "bytes=-1", None),
+            (&long, "bytes=4-5", Some("01234")),
+            (&long, "bytes=4-4", None),
         ] {
             let answer = within(part, value.as_bytes()).map(|within| of_part(part, &within).2);
             assert_eq!(answer.as_deref(), body.map(str::as_bytes), "{value}");
         }
+    }
+
+    #[test]
+    fn a_part_shorter_than_announced_completes_nothing() {
+        let part = |body: &[u8], range: &str| {
+            entry(body, &[("content-range", range.into()), ("etag", "\"a\"".into())], Some("bytes=0-4"))
+        };
+        let (sound, short, rest) =
+            (part(b"01234", "bytes 0-4/10"), part(b"01234", "bytes 0-5/10"), part(b"56789", "bytes 5-9/10"));
+        assert!(is_completable(&sound) && combined(&sound, &rest).is_some());
+        assert!(
+            !is_completable(&short) && combined(&short, &rest).is_none() && combined(&rest, &short).is_none()
+        );
     }
 
     proptest! {
