@@ -692,6 +692,33 @@ async fn http2_never_and_always() {
     problem(&gate.get("/r/a", &[]).await, 502, "upstream-broken");
 }
 
+/// "The received-protocol … is the version of the message received" (RFC 9110 §7.6.3): the upstream's, whatever the client
+/// speaks, and as well where the answer comes from memory.
+#[tokio::test]
+async fn via_tells_in_which_version_an_answer_was_received() {
+    let fields = vec![("etag", "\"1\""), ("via", "1.0 fred")];
+    let new = Http2Upstream::start(move |_, _| Told::Answer(200, fields.clone(), b"[2]".to_vec())).await;
+    let old = Upstream::start(|_| Reply::json("[1]").header("etag", "\"1\"")).await;
+    for (url, upstream, via) in [
+        (new.url(), "http2 = \"always\"", &["1.0 fred", "2 tollgate"][..]),
+        (old.url(), "", &["1.1 tollgate"][..]),
+    ] {
+        let gate = before(&url, upstream, None).await;
+        let client = Http2::connect(gate.addr()).await;
+        for (target, fields, status, memory) in [
+            ("/r/a", &[][..], 200, false),
+            ("/r/a", &[][..], 200, true),
+            ("/r/a", &[("if-none-match", "\"1\"")][..], 304, true),
+            ("/w/a", &[][..], 200, false),
+        ] {
+            let answer = client.get(target, fields).await;
+            assert_eq!((answer.status, cache_status(&answer).contains("; hit")), (status, memory));
+            assert_eq!(answer.headers.all("via"), via);
+            assert_eq!(gate.get(target, fields).await.headers.all("via"), via);
+        }
+    }
+}
+
 /// However an answer breaks, it is never stored and never looks whole; nor is a call that may have been acted on sent
 /// again.
 #[tokio::test]

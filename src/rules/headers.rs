@@ -116,11 +116,7 @@ impl Forwarding {
     /// "… an HTTP-to-HTTP gateway MUST send an appropriate Via header field in each inbound request message" (RFC 9110
     /// §7.6.3): the version the request came in, behind those it passed before where the route passes every field.
     fn via(&self, version: Version, headers: &HeaderMap) -> HeaderValue {
-        let own = match version {
-            Version::HTTP_10 => "1.0 tollgate",
-            Version::HTTP_2 => "2 tollgate",
-            _ => "1.1 tollgate",
-        };
+        let own = received_in(version);
         let before = vary::combined(headers, &header::VIA).filter(|_| self.allowed == ForwardHeaders::All);
         let whole = before.map(|before| [&before, &b", "[..], own.as_bytes()].concat());
         let whole = whole.and_then(|whole| HeaderValue::try_from(whole).ok());
@@ -139,6 +135,21 @@ impl Forwarding {
             ForwardHeaders::All => vary::combined(headers, name)
                 .filter(|_| may_cross(name, &connection_options(headers), &self.credentials)),
         }
+    }
+}
+
+/// What an upstream's answer to the gate in `version` is passed on with, behind those it passed before: the gate "MAY send
+/// a Via header field in forwarded response messages" (RFC 9110 §7.6.3).
+pub fn add_via(headers: &mut HeaderMap, version: Version) {
+    headers.append(header::VIA, HeaderValue::from_static(received_in(version)));
+}
+
+/// The gate, among those a message passed, behind the version it was received in.
+fn received_in(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0 tollgate",
+        Version::HTTP_2 => "2 tollgate",
+        _ => "1.1 tollgate",
     }
 }
 
