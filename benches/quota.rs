@@ -1,6 +1,7 @@
 //! What an account's quota is worth when it is wanted three times over: how much of it is used, whether the upstream ever
 //! sees more, who gets which share, how long a quiet client waits, and what a `Retry-After` is worth. A minute of
-//! simulated time, ten seconds of real time, and what the ledger costs a call. Prints `kept` or `MISSED` for each bound.
+//! simulated time, ten seconds of real time, what the ledger costs a call, and the same load through the program, nginx and
+//! HAProxy (installed by apt-get where they are missing). Prints `kept` or `MISSED` for each bound.
 //!
 //! ```text
 //! cargo bench --bench quota
@@ -36,6 +37,9 @@ use tollgate::stages::steps::OwnPages;
 use tollgate::state::clock::Clock;
 use tollgate::state::grant::Grant;
 use tollgate::state::quota::{Ceiling, Terms, Want};
+
+#[path = "support/beside.rs"]
+mod beside;
 
 /// Calls in any second, and how long an answer takes: a fiftieth of that second.
 const QUOTA: usize = 50;
@@ -215,6 +219,11 @@ fn median(mut values: Vec<Duration>) -> Duration {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
+fn jain(shares: &[f64]) -> f64 {
+    let (sum, squares) = shares.iter().fold((0.0, 0.0), |(sum, squares), x| (sum + x, squares + x * x));
+    sum * sum / (shares.len() as f64 * squares)
+}
+
 fn verdict(what: &str, value: f64, bound: &str, kept: bool) {
     println!("{:>6}  {what}: {value:.4} (bound: {bound})", if kept { "kept" } else { "MISSED" });
 }
@@ -240,8 +249,7 @@ fn shares(world: &World, clients: &[Lived], name: &str) {
         .zip(WEIGHTS)
         .map(|(lived, weight)| lived.waits.len() as f64 / f64::from(weight))
         .collect();
-    let (sum, squares) = by_weight.iter().fold((0.0, 0.0), |(sum, squares), x| (sum + x, squares + x * x));
-    let jain = sum * sum / (by_weight.len() as f64 * squares);
+    let jain = jain(&by_weight);
     let least = by_weight.iter().copied().fold(f64::MAX, f64::min);
     if least >= 100.0 {
         verdict(&format!("{name}: Jain's index by weight"), jain, ">= 0.99", jain >= 0.99);
@@ -362,4 +370,5 @@ fn main() {
     coming_back();
     real_time();
     ledger_cost();
+    beside::measure();
 }

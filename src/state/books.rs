@@ -7,6 +7,7 @@ use prometheus::IntGauge;
 use super::clock::Clock;
 use super::journal::Journal;
 use super::line::Waiting;
+use super::tasks::Tasks;
 use super::terms::{Refused, Want, Windows};
 use crate::model::moment::Moment;
 use crate::model::urgency::Class;
@@ -63,7 +64,7 @@ impl Books {
     }
 
     /// Writes down what the next call may spend, where nothing is left of what was.
-    pub(super) fn write_leases(&mut self, now: Now) -> Result<(), Refused> {
+    pub(super) fn write_leases(&mut self, now: Now, tasks: &Tasks) -> Result<(), Refused> {
         let Some(journal) = &self.journal else { return Ok(()) };
         let due: Vec<(usize, u32)> = self.ledger.leases_due().collect();
         for (place, calls) in due {
@@ -73,6 +74,7 @@ impl Books {
                 tracing::error!(%error, "what is spent cannot be written down; calls stop");
                 return Err(Refused::Unwritable);
             }
+            journal.sync_behind(tasks);
             self.ledger.lease(place, calls);
         }
         Ok(())

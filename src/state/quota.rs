@@ -159,7 +159,7 @@ impl Account {
         now: Now,
         permit: OwnedSemaphorePermit,
     ) -> Result<Grant, Refused> {
-        books.write_leases(now)?;
+        books.write_leases(now, &self.tasks)?;
         // Whoever passes here while the account rests is its one probe.
         books.rest.admit(now.at).map_err(|retry_after| Refused::Resting { retry_after })?;
         let probe = (books.pause.admit(now.at) == Gate::OneProbe).then(|| {
