@@ -19,9 +19,7 @@ fn every_required_and_optimal_test_of_the_public_suite_passes_but_the_named_exce
     if let Some(checkout) = std::env::var_os("CACHE_TESTS") {
         run.arg("--suite").arg(checkout);
     }
-    let run = run
-        .output()
-        .expect("node, which ./test asks for");
+    let run = run.output().expect("node, which ./test asks for");
     let said = String::from_utf8_lossy(&run.stdout);
     assert!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
     assert!(said.trim_end().ends_with("conforms"), "{said}");

@@ -200,7 +200,7 @@ impl<S: Stage<Block> + 'static> Pages<S> {
                     route,
                     key,
                     asked,
-                    entry,
+                    (entry, !answer.cache.is_from_memory()),
                     (ask.at, self.given.clock.now()),
                 );
                 self.given.store.forget(&question.key, entry);

@@ -53,8 +53,22 @@ pub(super) enum About {
     Short { block: u64, len: u64 },
     /// There is more behind them: it is all that is given at once, unless the list grew meanwhile.
     Capped { len: u64 },
-    /// A whole block came once more: is this what lies past the end, or did as many items arrive as it has?
+    /// A block came once more: is this what lies past the end, or did as many items arrive as it has?
     Repeated,
+}
+
+impl Doubt {
+    /// Something stands behind a block that came short: that block once more tells whether it is all that is given at once.
+    fn not_the_end(self) -> Option<Self> {
+        let About::Short { block, len } = self.about else { return None };
+        Some(Self { block, about: About::Capped { len }, ..self })
+    }
+
+    /// The same, where it is `chain` that knows of something behind.
+    fn grown(self, chain: &Chain) -> Option<Self> {
+        let place = chain.last_place().filter(|last| chain.serial == self.serial && *last > self.place)?;
+        Some(Self { place, ..self.not_the_end()? })
+    }
 }
 
 /// What a block taught.
@@ -90,10 +104,10 @@ impl Book {
         }
     }
 
-    /// Takes in a block that was asked for.
+    /// Takes in a block that was asked for. `is_new`: it came from the upstream just now, and was not kept from before.
     pub fn take(
         &mut self,
-        held: &Arc<Held>,
+        (held, is_new): (&Arc<Held>, bool),
         beliefs: &mut Beliefs,
         id: Option<&Pointer>,
         now: Moment,
@@ -110,7 +124,8 @@ impl Book {
             self.doubt = None;
         }
         if len > 0 && held.asked.position > 0 && self.is_last_again(held, id) {
-            let known = beliefs.past_end() == Some(PastEnd::Again) || len < self.size;
+            // As many new items as a block has would show the same: the next block tells.
+            let known = beliefs.past_end() == Some(PastEnd::Again);
             if known || doubt.is_some_and(|doubt| doubt.about == About::Repeated) {
                 return self.stops(held.asked, &held.entry, PastEnd::Again, beliefs, now);
             }
@@ -136,7 +151,8 @@ impl Book {
             return Taken { learned, restarted: Some(Restart::Resized), used: true, ..Taken::default() };
         }
         let ends = beliefs.ends(len, self.size);
-        let taken = self.fit(held, doubt, beliefs, id, now);
+        let how = How { ends, trusted: is_trusted(held, beliefs), new: is_new };
+        let taken = self.fit(held, how, doubt, (beliefs, id), now);
         beliefs.saw(len);
         if short && !ends && self.doubt.is_none() {
             let chain = self.main.iter().chain(self.apart.iter().rev());
@@ -151,19 +167,18 @@ impl Book {
     fn fit(
         &mut self,
         held: &Arc<Held>,
+        how: How,
         doubt: Option<Doubt>,
-        beliefs: &Beliefs,
-        id: Option<&Pointer>,
+        (beliefs, id): (&Beliefs, Option<&Pointer>),
         now: Moment,
     ) -> Taken {
-        let ends = beliefs.ends(held.len() as u64, self.size);
-        let how = How { ends, trusted: is_trusted(held, beliefs), new: true };
         let used = Taken { used: true, ..Taken::default() };
         let most = usize::try_from(self.size).unwrap_or(usize::MAX);
         match self.main.as_mut().map(|chain| chain.admit(held, how, id)) {
             Some(Fit::Joined(arrived)) => {
                 if let Some(chain) = &mut self.main {
                     chain.tidy(most, id);
+                    self.doubt = self.doubt.or_else(|| doubt?.grown(chain));
                 }
                 if arrived > 0 {
                     // Where these stood was counted from a head that has moved.
@@ -176,7 +191,7 @@ impl Book {
                 return Taken { restarted: Some(reason), ..used };
             }
             None if held.asked.position == 0 => {
-                let chain = Chain::new(self.next_serial(), held, ends);
+                let chain = Chain::new(self.next_serial(), held, how.ends);
                 self.main = Some(chain);
                 return used;
             }
@@ -188,9 +203,8 @@ impl Book {
         if self.apart.iter_mut().rev().any(joins) {
             return used;
         }
-        if let Some(Doubt { serial, place, about: About::Short { block, len }, .. }) = doubt {
-            // Something stands behind a block that came short.
-            self.doubt = Some(Doubt { serial, place, block, about: About::Capped { len } });
+        if let Some(doubt) = doubt.and_then(Doubt::not_the_end) {
+            self.doubt = Some(doubt);
             return used;
         }
         if !how.trusted {
@@ -199,7 +213,7 @@ impl Book {
         if self.apart.len() == MOST_APART {
             self.apart.remove(0);
         }
-        let chain = Chain::new(self.next_serial(), held, ends);
+        let chain = Chain::new(self.next_serial(), held, how.ends);
         self.apart.push(chain);
         used
     }
@@ -213,7 +227,9 @@ impl Book {
         beliefs: &mut Beliefs,
         now: Moment,
     ) -> Taken {
-        let learned = beliefs.ends_with(habit);
+        // Past the end of nothing at all there is nothing, whatever the habit.
+        let tells = habit != PastEnd::Empty || self.main.iter().chain(&self.apart).any(Chain::has_items);
+        let learned = if tells { beliefs.ends_with(habit) } else { None };
         let mut taken = Taken { learned, used: true, ..Taken::default() };
         let block = asked.position / self.size.max(1);
         let doubt = self.doubt.take_if(|doubt| doubt.block == block);
@@ -334,6 +350,13 @@ impl Book {
     /// The block that holds `place` of the chain `serial`, to be asked for anew; `None` for a chain that ended.
     pub fn block_at(&self, serial: u32, place: i64) -> Option<u64> {
         Some(self.chain(serial)?.block_of(place, self.size))
+    }
+
+    /// The block that tells what lies behind `place`, where the chain `serial` ends; `None` for a chain that ended.
+    pub fn block_behind(&self, serial: u32, place: i64) -> Option<u64> {
+        let doubt = self.doubt.filter(|doubt| (doubt.serial, doubt.place) == (serial, place));
+        let behind = || self.block_at(serial, place).map(|block| block + 1);
+        doubt.map(|doubt| doubt.block).or_else(behind)
     }
 
     /// The last page of `size` items, in the generation that begins at `head` of chain `serial`; `None` while it is
