@@ -146,6 +146,9 @@ impl Lasting {
         let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.cache_bytes.set(gauge(self.store.bytes()));
         self.metrics.cache_entries.set(gauge(self.store.entries()));
+        let (open, ambiguous) = self.store.walks(self.clock.now());
+        self.metrics.walks_open.set(gauge(open));
+        self.metrics.walks_ambiguous.set(gauge(ambiguous));
         for (.., account) in self.accounts.lock().unwrap_or_else(PoisonError::into_inner).values() {
             account.refresh();
         }

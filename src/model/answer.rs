@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::body::Body;
 use super::cache_status::CacheStatus;
@@ -71,6 +71,19 @@ impl Content {
 }
 
 impl Answer {
+    /// The same, with one more field for this client alone.
+    #[must_use]
+    pub fn with_field(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        if let Content::Held(entry, age) = &self.content {
+            let parts = (entry.status, entry.fields.to_map(9), entry.body.clone());
+            self.content = Content::cut(entry, *age, self.cache, parts);
+        }
+        if let Content::Passed(passed) = &mut self.content {
+            passed.headers.append(name, value);
+        }
+        self
+    }
+
     /// The gate's own answer.
     pub fn own(status: StatusCode, headers: HeaderMap, body: Body, now: Moment) -> Self {
         Self {

@@ -12,6 +12,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// How the cache took part (RFC 9211).
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// What was done to the parameters.
+pub const UNDERSTOOD: HeaderName = HeaderName::from_static("tollgate-understood");
 /// Where the time went.
 pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// The gate, among those a message passed (RFC 9110 §7.6.3).

@@ -54,6 +54,7 @@ pub(super) fn paged(plan: &Plan, route: &RoutePlan, lasting: &Lasting) -> Option
     let mut settled = route.cache.clone();
     settled.ttl = pages.settled_ttl.or(settled.ttl);
     let upstream = &plan.upstreams[route.upstream];
+    let size = route.params.as_ref()?.param(pages.size)?.name.as_str();
     let name = format!("{} {}{} {}", upstream.name, upstream.authority, upstream.base_path, route.name);
     Some(PagedRoute {
         paging: Paging {
@@ -74,6 +75,6 @@ pub(super) fn paged(plan: &Plan, route: &RoutePlan, lasting: &Lasting) -> Option
         patience: patience(plan, route),
         max_entry_bytes: plan.cache.max_entry_bytes,
         beliefs: lasting.beliefs(&name, pages.block.into()),
-        meters: PagesMeters::new(&lasting.metrics, &route.name),
+        meters: PagesMeters::new(&lasting.metrics, &route.name, size),
     })
 }

@@ -20,6 +20,8 @@ pub struct Beliefs {
     answered: bool,
     limit: Option<Limit>,
     past_end: Option<PastEnd>,
+    /// Whether answers that stand before or behind others say so by a `Link`.
+    links: Option<bool>,
 }
 
 /// How many items the upstream gives.
@@ -72,7 +74,7 @@ impl Belief {
 impl Beliefs {
     /// Nothing yet, of an upstream that is asked for `block` items.
     pub fn new(block: u64) -> Self {
-        Self { block: block.max(1), longest: 0, answered: false, limit: None, past_end: None }
+        Self { block: block.max(1), longest: 0, answered: false, limit: None, past_end: None, links: None }
     }
 
     /// How many items a block has. `None` while it is not known how many the upstream gives.
@@ -118,6 +120,19 @@ impl Beliefs {
     pub fn saw(&mut self, len: u64) {
         self.longest = self.longest.max(len);
         self.answered = true;
+    }
+
+    /// An answer had a `Link` or had none; `leads`: there was something to lead to. Many upstreams leave it out where all
+    /// of a list stands on one page.
+    pub fn saw_link(&mut self, linked: bool, leads: bool) {
+        if linked || (leads && self.links.is_none()) {
+            self.links = Some(linked);
+        }
+    }
+
+    /// Whether the upstream may give a `Link` to what stands before or behind others.
+    pub fn links(&self) -> bool {
+        self.links != Some(false)
     }
 
     /// A client's own question for `size` items had an answer of `len`: contradicts a limit below it. Whether it did.
@@ -190,6 +205,18 @@ mod tests {
         assert_eq!(beliefs.size(NOW), Some(100));
         beliefs.capped(50, NOW);
         assert_eq!(beliefs.size(NOW + BELIEVED_FOR), Some(100));
+    }
+
+    #[test]
+    fn links_are_left_out_only_of_upstreams_that_have_none() {
+        let mut beliefs = Beliefs::new(100);
+        beliefs.saw_link(false, false);
+        assert!(beliefs.links(), "all of that list may have stood on one page");
+        beliefs.saw_link(false, true);
+        assert!(!beliefs.links());
+        beliefs.saw_link(true, true);
+        beliefs.saw_link(false, true);
+        assert!(beliefs.links());
     }
 
     #[test]

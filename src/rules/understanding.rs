@@ -15,7 +15,7 @@ use crate::model::exchange::{Question, Window};
 use crate::model::key::Key;
 use crate::rules::groups;
 use crate::rules::headers::looks_like;
-use crate::rules::params::{Params, Rule, Understood, sorted_by_name};
+use crate::rules::params::{Params, Rule, Understood, capped, sorted_by_name};
 use crate::rules::routes::Path;
 use crate::rules::slices::{Pointer, Shape, address};
 
@@ -112,6 +112,12 @@ impl Reading {
         let (params, (page, size)) = (self.params.as_ref()?, self.window?);
         let name = |at| Some(percent_encode(params.param(at)?.name.as_bytes(), UNRESERVED).to_string());
         Some((name(page)?, name(size)?))
+    }
+
+    /// The value of `Tollgate-Understood` for a window whose size, `from`, was cut to what the upstream gives at once.
+    pub fn capped(&self, from: u64) -> Option<HeaderValue> {
+        let (_, size) = self.window?;
+        capped(&self.params.as_ref()?.param(size)?.name, from)?.try_into().ok()
     }
 
     fn key(&self, target: &str) -> Key {

@@ -174,9 +174,10 @@ pub struct Reader {
 #[derive(Debug, Clone, Copy)]
 struct Guess {
     walk: Walk,
-    /// How many walks stand there.
-    count: u32,
-    at: Moment,
+    /// How many walks stand there and have not gone on.
+    waiting: u32,
+    /// How long it is remembered.
+    until: Moment,
 }
 
 /// Which pages would be asked for next, and in which generations.
@@ -195,43 +196,57 @@ pub enum Guessed {
 }
 
 impl Guesses {
-    /// The walk that goes on with `reader`'s page, if it is one and was read from less than `idle` ago. It is forgotten
-    /// here: whoever goes on is remembered at the next page.
-    pub fn take(&mut self, reader: &Reader, now: Moment, idle: Duration) -> Guessed {
-        let Some(guesses) = self.0.get_mut(reader) else { return Guessed::Nothing };
-        guesses.retain(|guess| now.since(guess.at) < idle);
-        let guessed = match &mut guesses[..] {
-            [] => Guessed::Nothing,
-            [only] => {
-                only.count -= 1;
-                Guessed::One(only.walk)
-            }
+    /// The walk that goes on with `reader`'s page, if it is one. Where nobody waits there, it is whoever has gone on from
+    /// there: an answer may be lost, and its page asked for once more.
+    pub fn expected(&self, reader: &Reader, now: Moment) -> Guessed {
+        let guesses = self.0.get(reader).into_iter().flatten().filter(|guess| now < guess.until);
+        let waits = |guess: &&Guess| guess.waiting > 0;
+        let only = |walks: &mut dyn Iterator<Item = &Guess>| match (walks.next(), walks.next()) {
+            (None, _) => Guessed::Nothing,
+            (Some(only), None) => Guessed::One(only.walk),
             _ => Guessed::Several,
         };
-        guesses.retain(|guess| guess.count > 0);
-        if guesses.is_empty() {
-            self.0.remove(reader);
+        match only(&mut guesses.clone().filter(waits)) {
+            Guessed::Nothing => only(&mut guesses.clone()),
+            guessed => guessed,
         }
-        guessed
     }
 
-    /// `reader` may go on with `walk`.
+    /// `reader` was answered, and `walk` has gone on from there.
+    pub fn passed(&mut self, reader: &Reader, walk: Walk) {
+        let guesses = self.0.get_mut(reader).into_iter().flatten();
+        for guess in guesses.filter(|guess| guess.walk.generation == walk.generation) {
+            guess.waiting = guess.waiting.saturating_sub(1);
+        }
+    }
+
+    /// `reader` may go on with `walk` for as long as `idle`.
     pub fn remember(&mut self, reader: Reader, walk: Walk, now: Moment, idle: Duration) {
         if self.0.len() >= MOST_READERS && !self.0.contains_key(&reader) {
-            self.make_room(now, idle);
+            self.make_room(now);
         }
-        let guesses = self.0.entry(reader).or_default();
+        let (guesses, until) = (self.0.entry(reader).or_default(), now + idle);
+        guesses.retain(|guess| now < guess.until);
         match guesses.iter_mut().find(|guess| guess.walk.generation == walk.generation) {
             Some(guess) => {
-                *guess = Guess { walk, count: guess.count.saturating_add(1), at: now };
+                *guess = Guess { walk, waiting: guess.waiting.saturating_add(1), until };
             }
             None => {
                 if guesses.len() == MOST_GUESSES {
                     guesses.remove(0);
                 }
-                guesses.push(Guess { walk, count: 1, at: now });
+                guesses.push(Guess { walk, waiting: 1, until });
             }
         }
+    }
+
+    /// How many pages somebody is due to read, and how many of them in one of several generations.
+    pub fn open(&self, now: Moment) -> (u64, u64) {
+        let waits = |guess: &&Guess| guess.waiting > 0 && now < guess.until;
+        let walks = self.0.values().map(|guesses| guesses.iter().filter(waits).count());
+        walks
+            .filter(|walks| *walks > 0)
+            .fold((0, 0), |(open, ambiguous), walks| (open + 1, ambiguous + u64::from(walks > 1)))
     }
 
     /// How many pages somebody may ask for next.
@@ -249,9 +264,10 @@ impl Guesses {
         self.0.capacity() * (size_of::<(Reader, Vec<Guess>)>() + size_of::<Guess>())
     }
 
-    fn make_room(&mut self, now: Moment, idle: Duration) {
-        let last = |guesses: &[Guess]| guesses.iter().map(|guess| guess.at).max();
-        self.0.retain(|_, guesses| last(guesses).is_some_and(|at| now.since(at) < idle));
+    /// Forgets what nobody waits for; else what is forgotten next.
+    fn make_room(&mut self, now: Moment) {
+        let last = |guesses: &[Guess]| guesses.iter().map(|guess| guess.until).max();
+        self.0.retain(|_, guesses| guesses.iter().any(|guess| guess.waiting > 0 && now < guess.until));
         if self.0.len() >= MOST_READERS
             && let Some(oldest) =
                 self.0.iter().min_by_key(|(_, guesses)| last(guesses)).map(|(reader, _)| *reader)
@@ -309,16 +325,37 @@ mod tests {
         let reader = |next| Reader { client: ClientId(0), peer: [127, 0, 0, 1].into(), size: 20, next };
         let at = |seconds: u64| Moment::from_nanos(seconds * 1_000_000_000);
         let mut guesses = Guesses::default();
-        assert_eq!(guesses.take(&reader(20), at(0), IDLE), Guessed::Nothing);
+        assert_eq!(guesses.expected(&reader(20), at(0)), Guessed::Nothing);
         guesses.remember(reader(20), walk(1, 0), at(0), IDLE);
         guesses.remember(reader(20), walk(1, 0), at(1), IDLE);
-        assert_eq!(guesses.take(&reader(40), at(2), IDLE), Guessed::Nothing);
-        assert_eq!(guesses.take(&reader(20), at(2), IDLE), Guessed::One(walk(1, 0)));
+        assert_eq!(guesses.expected(&reader(40), at(2)), Guessed::Nothing);
+        assert_eq!(guesses.expected(&reader(20), at(2)), Guessed::One(walk(1, 0)));
+        guesses.passed(&reader(20), walk(1, 0));
         guesses.remember(reader(20), walk(1, -5), at(3), IDLE);
-        assert_eq!(guesses.take(&reader(20), at(4), IDLE), Guessed::Several);
+        assert_eq!((guesses.expected(&reader(20), at(4)), guesses.open(at(4))), (Guessed::Several, (1, 1)));
         // The older one has idled out.
-        assert_eq!(guesses.take(&reader(20), at(31), IDLE), Guessed::One(walk(1, -5)));
-        assert!(guesses.is_empty());
+        assert_eq!(guesses.expected(&reader(20), at(31)), Guessed::One(walk(1, -5)));
+        assert_eq!((guesses.open(at(31)), guesses.open(at(33))), ((1, 0), (0, 0)));
+    }
+
+    #[test]
+    fn who_has_gone_on_is_known_again_while_nobody_else_waits() {
+        let reader = Reader { client: ClientId(0), peer: [127, 0, 0, 1].into(), size: 20, next: 20 };
+        let at = |seconds: u64| Moment::from_nanos(seconds * 1_000_000_000);
+        let mut guesses = Guesses::default();
+        guesses.remember(reader, walk(1, 0), at(0), IDLE);
+        guesses.passed(&reader, walk(1, 0));
+        assert_eq!(
+            (guesses.expected(&reader, at(1)), guesses.open(at(1))),
+            (Guessed::One(walk(1, 0)), (0, 0))
+        );
+        guesses.remember(reader, walk(2, 0), at(2), IDLE);
+        assert_eq!(guesses.expected(&reader, at(3)), Guessed::One(walk(2, 0)));
+        guesses.passed(&reader, walk(2, 0));
+        assert_eq!(guesses.expected(&reader, at(4)), Guessed::Several, "either may have lost its answer");
+        // Asking once more does not make it last.
+        assert_eq!(guesses.expected(&reader, at(31)), Guessed::One(walk(2, 0)));
+        assert_eq!(guesses.expected(&reader, at(32)), Guessed::Nothing);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use prometheus::IntCounterVec;
@@ -19,13 +19,11 @@ use crate::model::body::{Body, BodyError};
 use crate::model::cache_status::{CacheStatus, Stale};
 use crate::model::exchange::{Answer, Arrival, Content, Notes, Passed, RequestId, Timing};
 use crate::model::fault::{Called, Level};
-use crate::model::fields::{CACHE_STATUS, Delivery, REQUEST_ID, SERVER_TIMING, VIA};
+use crate::model::fields::{CACHE_STATUS, Delivery, REQUEST_ID, SERVER_TIMING, UNDERSTOOD, VIA};
 use crate::model::{Fault, FaultKind, Moment, Short};
 use crate::state::clock::Clock;
 use crate::state::metrics::RouteMeters;
 use crate::state::tells::Tells;
-
-const UNDERSTOOD: HeaderName = HeaderName::from_static("tollgate-understood");
 
 /// What is counted.
 #[derive(Debug)]
@@ -98,7 +96,7 @@ impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
         };
         if let Some(understood) = report.notes.question.get().and_then(|question| question.understood.clone())
         {
-            headers.insert(UNDERSTOOD, understood);
+            headers.append(UNDERSTOOD, understood);
         }
         // A hit costs the account nothing, and says nothing of it.
         if !matches!(report.result, "hit" | "stale")

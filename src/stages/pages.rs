@@ -18,7 +18,7 @@ use crate::rules::beliefs::PastEnd;
 use crate::rules::collection::{Asked, Fallback, View};
 use crate::rules::failing::{FAILURE_SPEAKS_FOR, allowance, failure, speaks_for_others};
 use crate::rules::serving::{self, Wishes};
-use crate::rules::walks::Generation;
+use crate::rules::walks::{self, Generation, Standing};
 use crate::state::clock::Clock;
 use crate::state::collections::{Known, SHUNNED_FOR};
 use crate::state::paged::{Forwarded, PagedRoute};
@@ -149,6 +149,7 @@ impl<S: Stage<Block> + 'static> Pages<S> {
             let question = asking.question.clone();
             going.asked += 1;
             let fetched = self.below.call(Block { ask: asking, demand }).await;
+            route.meters.called(&fetched);
             let now = self.given.clock.now();
             if let Some(reason) = failure(&fetched) {
                 if let Some(fallback) = &fallback {
@@ -243,6 +244,7 @@ impl<S: Stage<Block> + 'static> Pages<S> {
         reason: Forwarded,
     ) -> Result<Answer, Fault> {
         route.meters.forwarded(reason);
+        let torn = windows::torn(route, &ask, &going, reason, self.given.clock.now());
         let window = going.moved.or(ask.question.window);
         if let Some(moved) = going.moved
             && let Some(question) = route.paging.reading.with_window(&ask.question, moved)
@@ -259,7 +261,13 @@ impl<S: Stage<Block> + 'static> Pages<S> {
             let shown = going.collection.as_ref().map_or(0, |held| held.known().book.shown(&going.span));
             route.learn(entry, window.size, (reason, shown), now);
         }
-        Ok(answer)
+        Ok(match torn {
+            Some(token) if answer.status().is_success() => {
+                route.meters.walk(Standing::Torn);
+                answer.with_field(walks::FIELD, token)
+            }
+            _ => answer,
+        })
     }
 }
 

@@ -143,6 +143,7 @@ impl Store {
                 return Op::Nop;
             }
             let new = Arc::new(Collection::new(entry, size));
+            self.list(&new);
             found = Some(new.clone());
             let others = held.iter().take(MOST_VARIANTS - 1).cloned();
             Op::Put(Kept::Collections(std::iter::once(new).chain(others).collect()))
@@ -167,6 +168,30 @@ impl Store {
             }
             _ => Op::Nop,
         });
+    }
+
+    /// How many pages somebody is due to read, and how many of them in one of several generations.
+    pub fn walks(&self, now: Moment) -> (u64, u64) {
+        let mut listed = self.collections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counted = (0, 0);
+        listed.retain(|collection| {
+            let Some(collection) = collection.upgrade() else { return false };
+            let (open, ambiguous) = collection.known().guesses.open(now);
+            counted = (counted.0 + open, counted.1 + ambiguous);
+            true
+        });
+        counted
+    }
+
+    /// Notes that there is a collection; those that are gone are forgotten before there is need of more room.
+    fn list(&self, collection: &Arc<Collection>) {
+        let mut listed = self.collections.lock().unwrap_or_else(PoisonError::into_inner);
+        if listed.len() == listed.capacity() {
+            listed.retain(|collection| collection.strong_count() > 0);
+            let room = listed.len().max(16);
+            listed.reserve(room);
+        }
+        listed.push(Arc::downgrade(collection));
     }
 
     /// How much of the memory one collection may take.

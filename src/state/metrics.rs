@@ -53,6 +53,14 @@ pub struct Metrics {
     pub unsliceable: IntCounterVec,
     /// `tollgate_walks_total{route,state}`
     pub walks: IntCounterVec,
+    /// `tollgate_walks_open`
+    pub walks_open: IntGauge,
+    /// `tollgate_walks_ambiguous`
+    pub walks_ambiguous: IntGauge,
+    /// `tollgate_pages_blocks_total{route}`
+    pub blocks: IntCounterVec,
+    /// `tollgate_pages_calls_saved{route}`
+    pub calls_saved: IntGaugeVec,
     /// `tollgate_account_paused{account}`
     pub account_paused: IntGaugeVec,
     /// `tollgate_breaker_open{upstream}`
@@ -210,6 +218,21 @@ impl Metrics {
                 "tollgate_walks_total",
                 "Windows that were answered, by how their generation was chosen; `ended`: a token's was gone.",
                 &["route", "state"],
+            )?,
+            walks_open: make.gauge("tollgate_walks_open", "Pages that somebody is due to read next.")?,
+            walks_ambiguous: make.gauge(
+                "tollgate_walks_ambiguous",
+                "Those of them that are due in one of several generations.",
+            )?,
+            blocks: make.counter(
+                "tollgate_pages_blocks_total",
+                "Blocks that windows were cut from; one counts for each window.",
+                &["route"],
+            )?,
+            calls_saved: make.gauges(
+                "tollgate_pages_calls_saved",
+                "Windows that were cut from blocks, less the calls that blocks were asked for with.",
+                &["route"],
             )?,
             account_paused: make.gauges(
                 "tollgate_account_paused",

@@ -8,15 +8,19 @@ use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use http::StatusCode;
 use http::header::{self, HeaderName};
-use prometheus::IntCounter;
+use prometheus::{IntCounter, IntGauge};
 
 use super::metrics::Metrics;
 use crate::model::Fields;
+use crate::model::cache_status::CacheStatus;
 use crate::model::entry::Entry;
+use crate::model::exchange::Answer;
+use crate::model::fault::{Called, Fault};
 use crate::model::moment::Moment;
 use crate::rules::beliefs::{Belief, Beliefs};
 use crate::rules::collection::{Asked, Held, Paging, Restart, Taken};
 use crate::rules::headers::Forwarding;
+use crate::rules::params::Rule;
 use crate::rules::slices::Unsliceable;
 use crate::rules::walks::Standing;
 
@@ -200,11 +204,18 @@ pub struct PagesMeters {
     metrics: Metrics,
     shifts: IntCounter,
     walks: [IntCounter; 4],
+    blocks: IntCounter,
+    saved: IntGauge,
+    /// Sizes that were cut to what the upstream gives at once.
+    pub capped: IntCounter,
 }
 
 impl PagesMeters {
-    /// The handles of the route called `route`.
-    pub fn new(metrics: &Metrics, route: &str) -> Self {
+    /// The handles of the route called `route`, whose parameter `size` says how many items a page has.
+    pub fn new(metrics: &Metrics, route: &str, size: &str) -> Self {
+        for belief in Belief::ALL {
+            metrics.beliefs.with_label_values(&[route, belief]);
+        }
         for reason in Restart::ALL {
             metrics.restarts.with_label_values(&[route, reason.as_str()]);
         }
@@ -217,6 +228,9 @@ impl PagesMeters {
             shifts: metrics.shifts.with_label_values(&[route]),
             walks: ["pinned", "guessed", "torn", "ended"]
                 .map(|state| metrics.walks.with_label_values(&[route, state])),
+            blocks: metrics.blocks.with_label_values(&[route]),
+            saved: metrics.calls_saved.with_label_values(&[route]),
+            capped: metrics.params.with_label_values(&[route, size, Rule::Capped.as_str()]),
         }
     }
 
@@ -230,7 +244,25 @@ impl PagesMeters {
         self.metrics.unsliceable.with_label_values(&[self.route.as_str(), reason]).inc();
     }
 
-    /// A window was answered.
+    /// A window was answered, cut from so many `blocks`.
+    pub fn answered(&self, standing: Standing, blocks: usize) {
+        self.walk(standing);
+        self.blocks.inc_by(blocks as u64);
+        self.saved.inc();
+    }
+
+    /// A block was asked for.
+    pub fn called(&self, fetched: &Result<Answer, Fault>) {
+        let sent = match fetched {
+            Ok(answer) => matches!(answer.cache, CacheStatus::Forwarded { collapsed: false, .. }),
+            Err(fault) => fault.called != Called::No,
+        };
+        if sent {
+            self.saved.dec();
+        }
+    }
+
+    /// It was found how the generation of a window stands to its walk.
     pub fn walk(&self, standing: Standing) {
         let place = Standing::ALL.iter().position(|held| *held == standing);
         if let Some(counter) = place.and_then(|place| self.walks.get(place)) {

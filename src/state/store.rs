@@ -2,8 +2,8 @@
 //! out, and nothing else: freshness is decided by `rules::reuse` whenever an entry is looked at.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,6 +49,8 @@ pub struct Store {
     cleared: Arc<AtomicU64>,
     /// The lists of names that entries share.
     shapes: Arc<Shapes>,
+    /// The collections there are, and may have been.
+    pub(super) collections: Arc<Mutex<Vec<Weak<Collection>>>>,
 }
 
 /// What is kept under one key.
@@ -112,6 +114,7 @@ impl Store {
             erased_tags: Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(REMEMBERED).build(),
             cleared: Arc::default(),
             shapes: Arc::default(),
+            collections: Arc::default(),
         }
     }
 

@@ -7,11 +7,12 @@ use http::header::{self, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
 use super::collections::{Collection, Known, SHUNNED_FOR};
-use super::paged::PagedRoute;
+use super::paged::{Forwarded, PagedRoute};
 use super::store::Store;
 use crate::model::cache_status::{CacheStatus, Why};
 use crate::model::entry::Entry;
 use crate::model::exchange::{Answer, Ask, Content, Passed, Timing, Window};
+use crate::model::fields::UNDERSTOOD;
 use crate::model::{Body, Key, Moment, Short};
 use crate::rules::beliefs::PastEnd;
 use crate::rules::collection::{self, Asked, Course, Cut, View, Wish};
@@ -128,14 +129,56 @@ pub fn answered(
     let cut = match known.find_cut(generation, from, size) {
         Some(cut) => cut.clone(),
         None => {
-            let cut = Arc::new(route.paging.cut(view, going.window, &ask.question.target, text)?);
+            let links = route.beliefs().links();
+            let cut = Arc::new(route.paging.cut(view, going.window, (&ask.question.target, text), links)?);
             if !route.paging.names_addresses() {
                 known.keep_cut(generation, from, size, &cut);
             }
             cut
         }
     };
-    let wish = Wish {
+    let wish = wish((ask, going), owner, now);
+    collection::answered(&mut known.guesses, &route.paging, &wish, walk, cut.place.more);
+    route.meters.answered(course.standing, cut.view.parts.len());
+    let status = match going.fetched {
+        Some(CacheStatus::Forwarded { why, status, stored, collapsed }) => {
+            let why = if going.partly { Why::Partial } else { why };
+            CacheStatus::Forwarded { why, status, stored, collapsed }
+        }
+        _ => status,
+    };
+    let link = cut.links.then(|| route.paging.link(&cut.place, &ask.question.target, text)).flatten();
+    let answer = answer(&cut, going, status, (named(&walk, &owner, course.standing), link), now);
+    let asked = ask.question.window.map_or(size, |window| window.size);
+    Some(match route.paging.reading.capped(asked).filter(|_| size < asked) {
+        Some(told) => {
+            route.meters.capped.inc();
+            answer.with_field(UNDERSTOOD, told)
+        }
+        None => answer,
+    })
+}
+
+/// What is said of its walk to a page of it that is forwarded as it was asked, for `reason`: it may be of another state of
+/// the list, and the walk may go on behind it. `None` where it is part of no walk, or its end.
+pub fn torn(
+    route: &PagedRoute,
+    ask: &Ask,
+    going: &Going,
+    reason: Forwarded,
+    now: Moment,
+) -> Option<HeaderValue> {
+    let walk = going.course?.walk.filter(|_| reason != Forwarded::PastEnd)?;
+    let collection = ask.question.collection.as_ref()?;
+    let owner = Owner { client: ask.client, route: ask.route, collection };
+    let mut known = going.collection.as_ref()?.known();
+    collection::answered(&mut known.guesses, &route.paging, &wish((ask, going), owner, now), walk, true);
+    Some(named(&walk, &owner, Standing::Torn).into_value("?"))
+}
+
+/// What a request wants, once it is known what it gets.
+fn wish<'a>((ask, going): (&'a Ask, &'a Going), owner: Owner<'a>, now: Moment) -> Wish<'a> {
+    Wish {
         span: going.span.clone(),
         directives: &going.wishes.directives,
         honoured: going.honoured,
@@ -144,24 +187,18 @@ pub fn answered(
         owner,
         peer: ask.peer.ip(),
         token: None,
-    };
-    collection::answered(&mut known.guesses, &route.paging, &wish, walk, cut.place.more);
-    route.meters.walk(course.standing);
-    let status = match going.fetched {
-        Some(CacheStatus::Forwarded { why, status, stored, collapsed }) => {
-            let why = if going.partly { Why::Partial } else { why };
-            CacheStatus::Forwarded { why, status, stored, collapsed }
-        }
-        _ => status,
-    };
-    let mut named = Short::<80>::new();
-    if let Some(text) = text {
-        named.push(text);
-        named.push(";state=");
-        named.push(course.standing.as_str());
     }
-    let link = cut.links.then(|| route.paging.link(&cut.place, &ask.question.target, text)).flatten();
-    Some(answer(&cut, going, status, (named, link), now))
+}
+
+/// `TOKEN;state=…`
+fn named(walk: &Walk, owner: &Owner<'_>, standing: Standing) -> Short<80> {
+    let (token, mut named) = (walk.token(owner), Short::new());
+    if let Ok(token) = std::str::from_utf8(token.as_bytes()) {
+        named.push(token);
+        named.push(";state=");
+        named.push(standing.as_str());
+    }
+    named
 }
 
 /// The answer with `cut`, or what its conditions make of it.

@@ -501,3 +501,151 @@ async fn a_purge_by_what_items_say_erases_the_collection_and_ends_its_walks() {
     assert_eq!(paged.get(1, 5).await.cache(), "fwd=uri-miss; fwd-status=200; stored");
     assert_eq!(paged.world.calls(), 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_is_asked_for_once_more_is_of_its_walk() {
+    let paged = Paged::of(Listing::new(64), "ttl = \"2s\"", PAGED);
+    assert_eq!(ids(&paged.get(1, 10).await)[0], 64);
+    paged.change(|list| list.arrive(4));
+    pass(s(3)).await;
+    // Another size sees the head move.
+    assert_eq!(ids(&paged.get(1, 7).await)[0], 68);
+    let list = paged.list.clone();
+    paged.world.upstream.plays(|_| reply(500, "{}"));
+    assert_eq!(paged.get(2, 10).await.status, 500);
+    paged.world.upstream.plays(move |heard| list.lock().unwrap().answer(&heard.target));
+    pass(s(2)).await;
+    // The answer that came may be lost on its way: whoever asks again is read the same.
+    for _ in 0..2 {
+        let got = paged.get(2, 10).await;
+        assert_eq!((state(&got), ids(&got)[0]), ("guessed", 54));
+    }
+    let got = paged.get(3, 10).await;
+    assert_eq!((state(&got), ids(&got)[0]), ("guessed", 44));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_of_a_walk_that_is_forwarded_says_so_and_the_walk_goes_on() {
+    const ONE: &str = "[routes.params]\n\
+        page = { type = \"integer\", default = 1, min = 1 }\n\
+        size = { type = \"integer\", default = 5, min = 1 }\n\
+        [routes.pages]\npage = \"page\"\nsize = \"size\"\nblock = 10\nid = \"/id\"\nmax_blocks = 1\n";
+    for with_token in [true, false] {
+        let paged = Paged::of(Listing::new(64), "ttl = \"2s\"", ONE);
+        let held = token(&paged.get(1, 10).await);
+        paged.change(|list| list.arrive(4));
+        pass(s(3)).await;
+        paged.get(1, 5).await;
+        let next = |page: u64| {
+            let ask = paged.world.get(&format!("/r?page={page}&size=10"));
+            let ask = if with_token { ask.with("tollgate-walk", &held) } else { ask };
+            ask.send()
+        };
+        // The second page of old lies in two blocks by now, and one may be asked for.
+        let got = next(2).await;
+        assert_eq!(got.text(), paged.direct_text(2, 10), "as it was asked for");
+        assert_eq!((state(&got), token(&got)), ("torn", held.clone()));
+        assert_eq!(paged.world.metric("tollgate_pages_forwarded_total", &["reason=\"too_wide\""]), 1.0);
+        // What was seen meanwhile does for the next page, which is the walk's own.
+        let got = next(2).await;
+        assert_eq!(ids(&got), (45..=54).rev().collect::<Vec<_>>());
+        assert_eq!(token(&got), held);
+        assert_eq!(state(&got), if with_token { "pinned" } else { "guessed" });
+        // A token whose list is gone is told so, however wide the page.
+        paged.change(|list| list.items.truncate(3));
+        pass(s(3)).await;
+        paged.get(1, 5).await;
+        pass(s(301)).await;
+        let wide = paged.world.get("/r?page=2&size=20").with("tollgate-walk", &held).send().await;
+        assert_eq!(wide.status, 410);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_pages_save_is_counted() {
+    let paged = Paged::of(Listing::new(64), "ttl = \"2s\"", PAGED);
+    let metric = |name: &str| {
+        paged.world.lasting.refresh();
+        paged.world.metric(name, &[])
+    };
+    paged.get(1, 5).await;
+    assert_eq!((metric("tollgate_walks_open"), metric("tollgate_pages_calls_saved")), (1.0, 0.0));
+    paged.get(2, 5).await;
+    paged.get(2, 7).await;
+    assert_eq!((metric("tollgate_walks_open"), metric("tollgate_pages_calls_saved")), (2.0, 1.0));
+    assert_eq!(metric("tollgate_pages_blocks_total"), 4.0, "the last window lies in two");
+    assert_eq!(metric("tollgate_walks_ambiguous"), 0.0);
+    pass(s(3)).await;
+    paged.change(|list| list.arrive(1));
+    paged.get(1, 5).await;
+    pass(s(3)).await;
+    paged.change(|list| list.arrive(1));
+    paged.get(1, 5).await;
+    assert_eq!((metric("tollgate_walks_open"), metric("tollgate_walks_ambiguous")), (3.0, 1.0));
+    pass(s(31)).await;
+    assert_eq!((metric("tollgate_walks_open"), metric("tollgate_walks_ambiguous")), (0.0, 0.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_size_that_is_cut_is_told() {
+    let paged = Paged::new(Listing { oversize: Oversize::Clamp(4), ..Listing::new(30) });
+    for _ in 0..2 {
+        paged.get(1, 3).await;
+        paged.get(2, 8).await;
+    }
+    let told = |got: &Got| {
+        let lines = got.headers.get_all("tollgate-understood").iter();
+        lines.map(|line| line.to_str().unwrap()).collect::<Vec<_>>().join(", ")
+    };
+    let capped = || paged.world.metric("tollgate_params_total", &["param=\"size\"", "rule=\"capped\""]);
+    let before = capped();
+    let got = paged.get(2, 8).await;
+    assert_eq!((ids(&got), told(&got).as_str()), (vec![26, 25, 24, 23], "size;from=\"8\";rule=\"capped\""));
+    assert_eq!(capped(), before + 1.0);
+    let got = paged.world.get("/r?page=2&size=8.0").send().await;
+    let both = "size;from=\"8\";rule=\"capped\", size;from=\"8.0\";rule=\"reformatted\"";
+    assert_eq!(told(&got), both);
+    assert_eq!(told(&paged.get(3, 4).await), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_past_a_short_first_block_costs_two_calls() {
+    for (page, size) in [(3, 2), (2, 5), (9, 1), (2, 8)] {
+        let paged = Paged::new(Listing::new(3));
+        for _ in 0..2 {
+            assert_eq!(paged.get(page, size).await.text(), "[]", "page {page} of {size}");
+        }
+        assert_eq!(
+            paged.world.calls(),
+            2,
+            "page {page} of {size}: the block, and the next to tell that it is the last"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn links_are_made_where_the_upstream_would_make_them() {
+    for (linked, count, expected) in [
+        // All of it stands in one block: an upstream may leave the block's `Link` out, and not the window's.
+        (true, 8, true),
+        (false, 8, true),
+        (true, 60, true),
+        (false, 60, false),
+    ] {
+        let paged = Paged::new(Listing::new(count));
+        let list = paged.list.clone();
+        paged.world.upstream.plays(move |heard| {
+            let reply = list.lock().unwrap().answer(&heard.target);
+            let leads = linked && count > 10;
+            if leads { reply.with("link", "</v1/r?page=2>; rel=\"next\"") } else { reply }
+        });
+        paged.get(2, 10).await;
+        let case = format!("{linked} {count}");
+        let got = paged.get(1, 3).await;
+        let link = got.header("link").unwrap_or_default();
+        assert_eq!(link.contains("page=2&size=3&tollgate_walk="), expected, "{case}: {link}");
+        // Where a list is one page, nothing leads anywhere.
+        let got = paged.world.get("/r?page=1&size=10&q=short").send().await;
+        assert_eq!(got.header("link").is_some(), count == 60 && expected, "{case}: {:?}", got.header("link"));
+    }
+}

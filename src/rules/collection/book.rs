@@ -116,6 +116,7 @@ impl Book {
             return Taken::default();
         }
         let (len, block) = (held.len() as u64, held.asked.position / self.size.max(1));
+        beliefs.saw_link(held.is_linked(), held.leads());
         if len == 0 && held.asked.position > 0 {
             return self.stops(held.asked, &held.entry, PastEnd::Empty, beliefs, now);
         }
@@ -367,9 +368,10 @@ impl Book {
         Some(total.saturating_sub(1) / size.max(1) * size)
     }
 
-    /// How many generations walks may read beside the newest.
-    pub fn past(&self) -> usize {
-        self.past.len()
+    /// Whether anything is known of this generation still.
+    pub fn holds(&self, generation: Generation) -> bool {
+        let past = || self.past.iter().any(|(chain, _)| chain.serial == generation.serial);
+        self.chain(generation.serial).is_some() || past()
     }
 
     pub(super) fn chain(&self, serial: u32) -> Option<&Chain> {

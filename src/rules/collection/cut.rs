@@ -48,7 +48,7 @@ pub struct Cut {
     pub entry: Entry,
     /// The body, in order.
     pieces: Vec<Bytes>,
-    /// Whether the upstream's own answers have a `Link`.
+    /// Whether the upstream's own answer would have a `Link`, as far as is known.
     pub links: bool,
     /// Where it stands.
     pub place: Place,
@@ -72,9 +72,16 @@ const OF_THE_WHOLE: [HeaderName; 11] = [
 ];
 
 impl Paging {
-    /// Cuts `window` out of `view`; `walk` is the token that addresses in it carry. `None` where a declared member needs
+    /// Cuts `window` out of `view`; `walk` is the token that addresses in it carry, `links`: whether the upstream may have
+    /// them in a `Link`. `None` where a declared member needs
     /// to know what is not known.
-    pub fn cut(&self, view: View, window: Window, target: &str, walk: Option<&str>) -> Option<Cut> {
+    pub fn cut(
+        &self,
+        view: View,
+        window: Window,
+        (target, walk): (&str, Option<&str>),
+        links: bool,
+    ) -> Option<Cut> {
         let place = Place {
             counting: self.counting,
             window,
@@ -103,7 +110,8 @@ impl Paging {
         let parts = (like.status, Fields::from_map(&fields), Bytes::new());
         let entry = Entry::new(parts, oldest.arrived, oldest.initial_age, like.facts, like.selectors.clone());
         drop(runs);
-        let links = view.frame.entry.fields.first(&header::LINK).is_some();
+        let leads = place.prev().is_some() || place.next().is_some();
+        let links = view.frame.is_linked() || (links && leads);
         Some(Cut { entry, pieces, links, place, view })
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::HeaderName;
+use http::header::{self, HeaderName};
 
 use crate::model::entry::Entry;
 use crate::rules::slices::{Block, Pointer, Role, Shape, Unsliceable, address};
@@ -104,6 +104,18 @@ impl Held {
     /// Whether it was made of what was left of blocks.
     pub(super) fn is_leftover(&self) -> bool {
         self.asked.position == Asked::LEFTOVER
+    }
+
+    /// Whether the answer has a `Link`.
+    pub(super) fn is_linked(&self) -> bool {
+        self.entry.fields.first(&header::LINK).is_some()
+    }
+
+    /// Whether there are items before these or behind them, as far as the answer says.
+    pub(super) fn leads(&self) -> bool {
+        let stop = self.asked.position.saturating_add(self.len() as u64);
+        let before = self.asked.position > 0 && !self.is_empty();
+        before || self.more == Some(true) || self.total.is_some_and(|total| total > stop)
     }
 
     /// Whether it has none.

@@ -75,10 +75,16 @@ impl Book {
                 look => return Sight::Seen(Generation { serial, head }, look),
             };
             let unknown = |block| Sight::Unknown { block, partly: place > from };
-            if let Some(doubt) = self.doubt.filter(|doubt| (doubt.serial, doubt.place) == (serial, place)) {
+            let block = chain.block_of(place, self.size);
+            // What is missing of a block that came short is not in that block.
+            let in_doubt = self.doubt.filter(|doubt| {
+                doubt.serial == serial
+                    && doubt.place <= place
+                    && chain.block_of(doubt.place, self.size) == block
+            });
+            if let Some(doubt) = in_doubt {
                 return unknown(doubt.block);
             }
-            let block = chain.block_of(place, self.size);
             if tried == Some(block) || !self.connect(serial, block, id) {
                 return unknown(block);
             }

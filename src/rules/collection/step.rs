@@ -104,7 +104,7 @@ pub struct Fallback {
 }
 
 /// Which generation `wish` reads; `None`: the walk its token names has ended.
-pub fn course(guesses: &mut Guesses, paging: &Paging, wish: &Wish<'_>) -> Option<Course> {
+pub fn course(guesses: &Guesses, paging: &Paging, wish: &Wish<'_>) -> Option<Course> {
     let newest = |standing| Course { walk: None, standing };
     let lasts = |walk: &Walk| walk.lasts(wish.now) < paging.walk_total;
     if let Some(token) = wish.token {
@@ -115,7 +115,7 @@ pub fn course(guesses: &mut Guesses, paging: &Paging, wish: &Wish<'_>) -> Option
     if wish.span.start == 0 {
         return Some(newest(Standing::Pinned));
     }
-    Some(match guesses.take(&reader(wish, wish.span.start), wish.now, paging.walk_idle) {
+    Some(match guesses.expected(&reader(wish, wish.span.start), wish.now) {
         Guessed::Nothing => newest(Standing::Pinned),
         Guessed::One(walk) if lasts(&walk) => Course { walk: Some(walk), standing: Standing::Guessed },
         Guessed::One(_) | Guessed::Several => newest(Standing::Torn),
@@ -176,8 +176,9 @@ pub(super) fn newer(book: &Book, block: u64, judged: &Judged) -> (Moment, Option
     (judged.entry.arrived, same)
 }
 
-/// An answer was given: `walk` may go on with the next page.
+/// An answer was given: `walk` has gone on, and may go on with the next page if there is `more`.
 pub fn answered(guesses: &mut Guesses, paging: &Paging, wish: &Wish<'_>, walk: Walk, more: bool) {
+    guesses.passed(&reader(wish, wish.span.start), walk);
     if more {
         guesses.remember(reader(wish, wish.span.end), walk, wish.now, paging.walk_idle);
     }

@@ -56,6 +56,6 @@ mod uuid;
 
 pub use declaration::DeclarationError;
 pub use emit::sorted_by_name;
-pub use notes::{Change, Refusal, Rule};
+pub use notes::{Change, Refusal, Rule, capped};
 pub use spec::{Bare, Below, Kind, OnIgnored, Param, Params, Unknown};
 pub use understand::{MAX_PAIRS, MAX_VALUE_BYTES, Understood};

@@ -53,6 +53,9 @@ pub enum Rule {
     TooLong,
     /// The pair, or element of a list, was one too many and was ignored.
     TooMany,
+    /// A page's size above what the upstream gives at once was cut to that. Never in a [`Change`], for it is learned
+    /// later: [`capped`] tells it.
+    Capped,
     /// The name is not declared. Never in a [`Change`], for there is no parameter.
     Unknown,
 }
@@ -70,7 +73,7 @@ pub struct Refusal {
 
 impl Rule {
     /// Every rule, for the metrics that are made at start.
-    pub const ALL: [Rule; 16] = [
+    pub const ALL: [Rule; 17] = [
         Rule::Name,
         Rule::Repeated,
         Rule::Cleaned,
@@ -86,6 +89,7 @@ impl Rule {
         Rule::Duplicate,
         Rule::TooLong,
         Rule::TooMany,
+        Rule::Capped,
         Rule::Unknown,
     ];
 
@@ -107,6 +111,7 @@ impl Rule {
             Rule::Duplicate => "duplicate",
             Rule::TooLong => "too-long",
             Rule::TooMany => "too-many",
+            Rule::Capped => "capped",
             Rule::Unknown => "unknown",
         }
     }
@@ -129,6 +134,7 @@ impl Rule {
             | Rule::Duplicate
             | Rule::TooLong
             | Rule::TooMany
+            | Rule::Capped
             | Rule::Unknown => false,
         }
     }
@@ -200,6 +206,16 @@ impl Understood {
     }
 }
 
+/// What `Tollgate-Understood` says of a page's size, given by the parameter `name`, that the upstream would have cut.
+pub fn capped(name: &str, from: u64) -> Option<String> {
+    let from = from.to_string();
+    let mut list = ListSerializer::new();
+    let member = push_name(&mut list, name)?.parameter(KeyRef::from_str("from").ok()?, printable(&from)?);
+    let _ =
+        member.parameter(KeyRef::from_str("rule").ok()?, StringRef::from_str(Rule::Capped.as_str()).ok()?);
+    list.finish()
+}
+
 /// A parameter's name as a token where it is one, else as a string, percent-encoded where that is needed.
 fn push_name<'l>(
     list: &'l mut ListSerializer<String>,
@@ -258,6 +274,12 @@ mod tests {
         for (query, expected) in table {
             assert_eq!(params.understand(query).header(&params).as_deref(), expected, "{query:?}");
         }
+    }
+
+    #[test]
+    fn a_size_that_was_cut_is_told_as_others_are() {
+        assert_eq!(capped("per_page", 500).as_deref(), Some(r#"per_page;from="500";rule="capped""#));
+        assert_eq!(capped("page[size]", 7).as_deref(), Some(r#""page[size]";from="7";rule="capped""#));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::rules::beliefs::PastEnd;
 use crate::rules::collection::{self, Asked, Fallback, Judged, Step, Wish};
 use crate::rules::failing::{FAILURE_SPEAKS_FOR, failure, speaks_for_others};
 use crate::rules::reuse::Verdict;
-use crate::rules::walks::{self, Generation, Owner};
+use crate::rules::walks::{self, Generation, Owner, Standing};
 use crate::stages::Stage;
 use crate::state::collections::Known;
 use crate::state::paged::{Forwarded, PagedRoute};
@@ -52,13 +52,13 @@ impl<S: Stage<Block> + 'static> Pages<S> {
                 _ => route.forwarding.sent(&ask.headers, name),
             });
         }
-        let Some(size) = size else { return Next::Forward(Forwarded::Refused) };
-        if going.span.end - going.span.start > paging.max_blocks.saturating_mul(size) {
-            return Next::Forward(Forwarded::TooWide);
-        }
-        if !is_known {
-            return Next::Forward(Forwarded::Unproven);
-        }
+        let wide = |size: u64| going.span.end - going.span.start > paging.max_blocks.saturating_mul(size);
+        let size = match size {
+            None => Err(Forwarded::Refused),
+            Some(size) if wide(size) => Err(Forwarded::TooWide),
+            Some(_) if !is_known => Err(Forwarded::Unproven),
+            Some(size) => Ok(size),
+        };
         let wish = Wish {
             span: going.span.clone(),
             directives: &going.wishes.directives,
@@ -73,9 +73,28 @@ impl<S: Stage<Block> + 'static> Pages<S> {
             if wish.token.is_some() {
                 return walk_ended(route);
             }
-            return ask_for(going, going.span.start / size, None, None);
+            return match size {
+                Ok(size) => ask_for(going, going.span.start / size, None, None),
+                Err(reason) => Next::Forward(reason),
+            };
         };
         let mut known = collection.known();
+        known.book.forget_past(now, paging.walk_total);
+        if going.course.is_none() {
+            going.course = collection::course(&known.guesses, paging, &wish);
+        }
+        let Some(course) = &mut going.course else {
+            return walk_ended(route);
+        };
+        if let (Some(walk), Standing::Pinned) = (course.walk, course.standing)
+            && !known.book.holds(walk.generation)
+        {
+            return walk_ended(route);
+        }
+        let size = match size {
+            Ok(size) => size,
+            Err(reason) => return Next::Forward(reason),
+        };
         if known.book.block_size() != size {
             known.book.resize(size, now);
             known.changed();
@@ -83,13 +102,6 @@ impl<S: Stage<Block> + 'static> Pages<S> {
         if known.shunned_until > now {
             return Next::Forward(Forwarded::Unsliceable);
         }
-        known.book.forget_past(now, paging.walk_total);
-        if going.course.is_none() {
-            going.course = collection::course(&mut known.guesses, paging, &wish);
-        }
-        let Some(course) = &mut going.course else {
-            return walk_ended(route);
-        };
         match collection::next_step(&mut known.book, paging, &wish, course) {
             Step::Ended => walk_ended(route),
             Step::Ask { block, newer, partly, fallback } => {
@@ -189,6 +201,7 @@ impl<S: Stage<Block> + 'static> Pages<S> {
         self.given.tasks.spawn(async move {
             let question = asking.question.clone();
             let fetched = Box::pin(below.call(Block { ask: asking, demand })).await;
+            route.meters.called(&fetched);
             if let Some(reason) = failure(&fetched)
                 && speaks_for_others(&fetched)
             {
