@@ -205,7 +205,9 @@ async fn play(
                     Oversize::Clamp(most) | Oversize::Refuse(most) => most < WALKED,
                     Oversize::Unlimited => false,
                 };
-                if got.status != 200 || token.is_none() || small {
+                // What could not be told of the walk's own state says so.
+                let torn = got.header("tollgate-walk").is_some_and(|value| value.ends_with("torn"));
+                if got.status != 200 || token.is_none() || torn || small {
                     walker = Walker::default();
                     continue;
                 }

@@ -32,6 +32,8 @@ pub struct Book {
     /// Chains that were contradicted, with when that was: walks read what is known of them.
     pub(super) past: Vec<(Chain, Moment)>,
     pub(super) doubt: Option<Doubt>,
+    /// The block that came once more, while it is in doubt what that means.
+    repeated: Option<Arc<Held>>,
     serials: u32,
 }
 
@@ -87,7 +89,15 @@ pub struct Taken {
 impl Book {
     /// Nothing yet, in blocks of `size` items.
     pub fn new(size: u64) -> Self {
-        Self { size, main: None, apart: Vec::new(), past: Vec::new(), doubt: None, serials: 0 }
+        Self {
+            size,
+            main: None,
+            apart: Vec::new(),
+            past: Vec::new(),
+            doubt: None,
+            repeated: None,
+            serials: 0,
+        }
     }
 
     /// How many items blocks have.
@@ -130,6 +140,7 @@ impl Book {
             if known || doubt.is_some_and(|doubt| doubt.about == About::Repeated) {
                 return self.stops(held.asked, &held.entry, PastEnd::Again, beliefs, now);
             }
+            self.repeated = Some(held.clone());
             let chain = self.main.as_ref().and_then(|chain| Some((chain.serial, chain.last_place()?)));
             self.doubt = chain.map(|(serial, place)| Doubt {
                 serial,
@@ -153,6 +164,12 @@ impl Book {
         }
         let ends = beliefs.ends(len, self.size);
         let how = How { ends, trusted: is_trusted(held, beliefs), new: is_new };
+        if doubt.is_some_and(|doubt| doubt.about == About::Repeated)
+            && let Some(before) = self.repeated.take().filter(|before| before.named)
+        {
+            // Something else follows: as many items had arrived as a block has.
+            self.fit(&before, How { ends: false, trusted: false, new: false }, None, (beliefs, id), now);
+        }
         let taken = self.fit(held, how, doubt, (beliefs, id), now);
         beliefs.saw(len);
         if short && !ends && self.doubt.is_none() {
