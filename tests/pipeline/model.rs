@@ -205,7 +205,9 @@ async fn play(
                     Oversize::Clamp(most) | Oversize::Refuse(most) => most < WALKED,
                     Oversize::Unlimited => false,
                 };
-                if got.status != 200 || token.is_none() || small {
+                // What could not be told of the walk's own state says so.
+                let torn = got.header("tollgate-walk").is_some_and(|value| value.ends_with("torn"));
+                if got.status != 200 || token.is_none() || torn || small {
                     walker = Walker::default();
                     continue;
                 }
@@ -359,4 +361,33 @@ proptest! {
     ) {
         run(Kind::Anything, habits, count, &ops)?;
     }
+}
+
+#[test]
+fn a_window_that_was_kept_since_before_items_arrived_follows_nothing_that_came_after() {
+    let ask = |page, size| Op::Ask { page, size, head: false };
+    let ops = [ask(4, 7), ask(1, 1), Op::Step, Op::Arrive(1), Op::Step, Op::Step];
+    let habits = (PastEnd::Empty, Oversize::Refuse(7));
+    run(Kind::Arrivals, habits, 35, &ops).unwrap();
+}
+
+#[test]
+fn past_the_end_of_an_empty_list_no_habit_shows() {
+    let ask = |page, size| Op::Ask { page, size, head: false };
+    let ops = [ask(3, 5), Op::Arrive(10), Op::Arrive(5), ask(1, 1), ask(5, 6)];
+    run(Kind::Arrivals, (PastEnd::LastPage, Oversize::Unlimited), 0, &ops).unwrap();
+}
+
+#[test]
+fn the_last_page_once_more_is_no_larger_than_the_upstream_gives() {
+    let ask = |page, size| Op::Ask { page, size, head: false };
+    let ops = [ask(1, 1), Op::Arrive(9), Op::Purge, Op::Step, Op::Arrive(1), ask(3, 9)];
+    run(Kind::Arrivals, (PastEnd::LastPage, Oversize::Clamp(8)), 0, &ops).unwrap();
+}
+
+#[test]
+fn a_block_of_new_items_is_not_taken_for_the_last_page_once_more() {
+    let ask = |page, size| Op::Ask { page, size, head: false };
+    let ops = [Op::Arrive(6), Op::Step, Op::Step, Op::Step, Op::Arrive(10), ask(4, 7)];
+    run(Kind::Arrivals, (PastEnd::Status(404), Oversize::Unlimited), 15, &ops).unwrap();
 }
