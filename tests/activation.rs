@@ -11,28 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use support::client::{self, Client};
-use support::gate::{Gate, Setup};
+use support::gate::{Gate, Setup, one_route};
 use support::upstream::{Reply, Upstream};
 use support::within;
 
 fn setup(url: &str) -> Setup {
-    Setup::new(format!(
-        r#"
-[upstreams.u]
-url = "{url}"
-[upstreams.u.accounts.a]
-headers.api-key = "k"
-quota = [{{ requests = 10000, per = "10m" }}]
-[[routes]]
-name = "r"
-path = "/r/*"
-upstream = "u"
-account = "a"
-[routes.cache]
-ttl = "10m"
-"#
-    ))
-    .server("drain_delay = \"0s\"")
+    Setup::new(one_route(url)).server("drain_delay = \"0s\"")
 }
 
 /// The sockets, as a supervisor holds them.

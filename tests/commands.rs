@@ -39,7 +39,11 @@ async fn every_mistake_names_file_line_and_key() {
         ),
         (
             format!("{account}quota = \"none\"\nheaders.k = {{ env = \"NOWHERE\" }}\n"),
-            vec!["config.toml:16:21: upstreams.u.accounts.a.headers.k.env: ", "`NOWHERE` is not set"],
+            vec![
+                "config.toml:16:21: upstreams.u.accounts.a.headers.k.env: ",
+                "`NOWHERE` is not set",
+                "\n 16 | headers.k = { env = \"NOWHERE\"\n    |                     ^^^^^^^^^",
+            ],
         ),
         (
             format!("{account}quota = \"none\"\nheaders.k = {{ file = \"/nowhere/key\" }}\n"),
@@ -47,6 +51,7 @@ async fn every_mistake_names_file_line_and_key() {
                 "config.toml:16:22: upstreams.u.accounts.a.headers.k.file: ",
                 "/nowhere/key",
                 "cannot be read",
+                "\n 16 | headers.k = { file = \"/nowhere/key\"\n",
             ],
         ),
         (account.to_owned(), vec!["upstreams.u.accounts.a.quota: is missing", "your contract"]),

@@ -9,9 +9,10 @@
 )]
 
 use std::net::IpAddr;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use answers::{End, World};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, header};
 use serde_json::Value;
 use tollgate::config::plan::Plan;
@@ -34,6 +35,9 @@ use tollgate::rules::told::Told;
 use tollgate::rules::understanding::{prefers_strict, stated_timeout};
 use tollgate::rules::walks::{self, Generation, Owner, Walk};
 
+#[path = "fuzz/answers.rs"]
+mod answers;
+
 /// How many inputs the short pass tries.
 const SHORT_PASS: usize = 500;
 /// The longest input, in bytes before they are spelled.
@@ -41,13 +45,16 @@ const LONGEST: usize = 160;
 
 /// Plays `law` on every input as it is, and as it spells words of the tongue in question.
 macro_rules! fuzz {
-    ($name:literal, $words:expr, $law:expr) => {{
+    ($name:literal, $words:expr, $law:expr) => {
+        fuzz!($name, $words, $law, SHORT_PASS)
+    };
+    ($name:literal, $words:expr, $law:expr, $short_pass:expr) => {{
         let (words, law): (&[&str], fn(&str)) = ($words, $law);
         let check = bolero::check!(name = $name).with_max_len(LONGEST);
         let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
         let check = match seconds {
             Some(seconds) => check.with_test_time(Duration::from_secs(seconds)),
-            None => check.with_iterations(SHORT_PASS),
+            None => check.with_iterations($short_pass),
         };
         check.for_each(|input: &[u8]| {
             law(&String::from_utf8_lossy(input));
@@ -702,4 +709,119 @@ fn any_request_is_explained_or_told_what_is_wrong() {
             }
         }
     });
+}
+
+/// One for all inputs: what one answer leaves behind meets the next.
+static WORLD: LazyLock<Mutex<(World, usize)>> = LazyLock::new(|| Mutex::new((World::new(), 0)));
+
+/// Whatever bytes an upstream answers with, over real connections: a client gets 502, 504 or an answer, never one that
+/// looks whole and is not; only a whole one is kept; and the next question is answered as if nothing had been.
+#[test]
+fn whatever_an_upstream_writes_is_an_answer_or_a_fault() {
+    /// What an answer begins with; the last is nothing at all.
+    const BEGINNINGS: &[&str] = &[
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.0 200 OK\r\n",
+        "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 Not Found\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\n",
+        "HTTP/1.1 204 No Content\r\n",
+        "HTTP/1.1 206 Partial Content\r\n",
+        "HTTP/1.1 304 Not Modified\r\n",
+        "HTTP/1.1 401 Unauthorized\r\n",
+        "HTTP/1.1 429 Too Many Requests\r\n",
+        "HTTP/1.1 503 Service Unavailable\r\n",
+        "",
+    ];
+    /// Lines of a head, its end, and what may stand behind it.
+    const LINES: &[&str] = &[
+        "\r\n",
+        "content-length: 5\r\n",
+        "content-length: 5\r\n\r\nhello",
+        "content-length: 2\r\n\r\nok",
+        "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "transfer-encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n",
+        "transfer-encoding: chunked\r\n",
+        "transfer-encoding: gzip\r\n",
+        "\r\n5\r\nhello\r\n",
+        "0\r\n\r\n",
+        "hello",
+        "cache-control: max-age=60\r\n",
+        "cache-control: no-store\r\n",
+        "cache-control: stale-if-error=9, private=\"a\r\n",
+        "age: 99999999999999999999\r\n",
+        "date: Tue, 14 Nov 2023 22:14:20 GMT\r\n",
+        "expires: 0\r\n",
+        "vary: *\r\n",
+        "vary: accept\r\n",
+        "etag: \"a\"\r\n",
+        "content-range: bytes 0-4/9\r\n",
+        "content-range: bytes */5\r\n",
+        "retry-after: 9\r\n",
+        "ratelimit: \"a\";r=0;t=9\r\n",
+        "x-ratelimit-remaining: 0\r\n",
+        "connection: close\r\n",
+        "connection: content-length, cache-control\r\n",
+        "set-cookie: a=b\r\n",
+        "location: /a\r\n",
+        "content-encoding: gzip\r\n",
+        "trailer: x\r\n",
+        "upgrade: h2c\r\n",
+    ];
+    const PIECES: &[&str] = &[
+        "HTTP/1.1 200 OK\r\n",
+        "\n",
+        "\r",
+        ":",
+        " ",
+        ",",
+        ";",
+        "\0",
+        "5",
+        "content-length: ",
+        "transfer-encoding: ",
+        "age: ",
+        "é",
+    ];
+    // Few bytes are pieces, or hardly any head would be read to its end.
+    let lines = LINES.iter().cycle().take(256 - PIECES.len());
+    let words: Vec<_> = lines.chain(PIECES).copied().collect();
+    let law = |text: &str| {
+        let mut world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
+        world.1 += 1;
+        // Two in a row are one input, as it is and as it spells words.
+        let (world, number, turn) = (&world.0, world.1, world.1 / 2);
+        let text = format!("{}{text}", BEGINNINGS[turn % BEGINNINGS.len()]);
+        let bytes = text.as_bytes();
+        let route = ["kept", "streamed"][turn / BEGINNINGS.len() % 2];
+        let target = |name: &str| format!("/{route}/{number}/{name}");
+        let look = |name: &str, bytes: &[u8], end: End| {
+            let got = world.told(&target(name), bytes, end);
+            // 429 and 503: of an account that the upstream itself has closed.
+            let fault = matches!(got.status.as_u16(), 429 | 502 | 503 | 504);
+            assert!(if got.passed { got.status.as_u16() >= 200 } else { fault }, "{text:?}: {got:?}");
+            let length =
+                got.length.as_ref().and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
+            let bodiless = matches!(got.status.as_u16(), 204 | 304);
+            assert!(!got.whole || bodiless || length.is_none_or(|length: usize| length == got.body.len()));
+            let next = world.ask("/plain");
+            assert!((next.status.as_u16(), &*next.body) == (200, b"ok"), "{text:?} is followed by {next:?}");
+            let again = world.ask(&target(name));
+            if again.held {
+                assert!(got.passed && got.whole, "{text:?} is kept: {again:?}");
+                assert_eq!((again.status, &again.body), (got.status, &got.body), "{text:?}");
+            }
+            got
+        };
+        let closed = look("closed", bytes, End::Close);
+        // No body ends by a reset: what is whole then is whole by its own framing, and nothing behind it changes it.
+        let reset = look("reset", &bytes[..bytes.len() - bytes.len().min(turn % 16)], End::Reset);
+        if reset.passed && reset.whole {
+            let stays = look("stays", bytes, End::Stay);
+            for other in [closed, stays] {
+                assert_eq!((other.status, other.body), (reset.status, reset.body.clone()), "{text:?}");
+            }
+        }
+    };
+    fuzz!("answer", &words, law, SHORT_PASS / 5);
 }

@@ -276,6 +276,7 @@ async fn what_parsers_let_pass_is_refused() {
             400,
         ),
         ("userinfo", head("GET", "u:p@gate.example", "/w/a", &[]), 400),
+        ("a query without a path", head("GET", "gate.example", "?w=a", &[]), 400),
         ("an asterisk for GET", head("GET", "gate.example", "*", &[]), 400),
         ("an asterisk for OPTIONS", head("OPTIONS", "gate.example", "*", &[]), 204),
         ("a tunnel", block(&[(":method", "CONNECT"), (":authority", "gate.example:443")]), 405),
@@ -366,6 +367,50 @@ async fn bodies_that_contradict_their_length_never_reach_the_upstream_whole() {
     gate.quiet().await;
     assert!(upstream.requests().iter().all(|request| request.body != b"four"));
 }
+
+/// A `:path` is "a sequence of … pchar" (§8.3.1, RFC 3986 §3.3): what has another byte is refused, or passed on as it
+/// came, or encoded. Of a fragment alone the gate never hears, for its parser cuts it off: what is asked is what stands
+/// before it, upstream and in memory alike.
+#[tokio::test]
+async fn no_byte_of_a_path_makes_it_another() {
+    let (upstream, gate) = start("").await;
+    let mut frames = Frames::connect(gate.addr(), &[]).await;
+    for (stream, byte) in (1..).step_by(2).zip((0..=127).map(char::from).chain(['é'])) {
+        let target = format!("/w/a{byte}b?c{byte}d");
+        let (before, mut utf8) = (upstream.count(), [0; 4]);
+        frames.write(get(stream, &target, &[])).await.unwrap();
+        let answer = loop {
+            match frames.read().await {
+                Some(frame) if frame.stream != stream => {}
+                Some(frame) if frame.kind == RST_STREAM => break None,
+                Some(frame) if frame.kind == HEADERS => break Some(status_of(&frame.payload)),
+                Some(_) => {}
+                None => panic!("{byte:?}: the connection ended"),
+            }
+        };
+        let heard: Vec<_> = upstream.requests().drain(before..).map(|request| request.target).collect();
+        match (byte, answer) {
+            ('#', _) => assert_eq!((answer, heard), (Some(200), vec!["/base/w/a".to_owned()])),
+            (_, Some(200)) => {
+                let encoded = percent_encoding::utf8_percent_encode(byte.encode_utf8(&mut utf8), TARGET);
+                assert_eq!(heard, [format!("/base/w/a{encoded}b?c{encoded}d")], "{byte:?}");
+            }
+            (_, refused) => {
+                assert!(matches!(refused, None | Some(400)), "{byte:?}: {refused:?}");
+                assert_eq!(heard, [""; 0], "{byte:?}");
+                assert!(!(byte.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/?".contains(byte)), "{byte:?}");
+            }
+        }
+    }
+    let kept = Http2::connect(gate.addr()).await.get("/r/a", &[]).await;
+    let mut frames = Frames::connect(gate.addr(), &[]).await;
+    frames.write(get(1, "/r/a#b", &[])).await.unwrap();
+    assert_eq!(frames.find(DATA).await.map(|data| data.payload), Some(kept.body), "one entry");
+    assert_eq!(upstream.requests().last().map(|request| request.target.clone()), Some("/base/r/a".into()));
+}
+
+/// What stands in a target as it is: everything ASCII that is not refused.
+const TARGET: &percent_encoding::AsciiSet = percent_encoding::CONTROLS;
 
 /// "the cookie-pairs … MUST be concatenated into a single byte string using the two-octet delimiter `; `" before they go
 /// to a connection that is not HTTP/2 (§8.2.3).
@@ -690,6 +735,33 @@ async fn http2_never_and_always() {
     assert!(second.requests().iter().all(|asked| asked.connection == 1), "one connection carries them all");
     let gate = before(&second.url(), "", None).await;
     problem(&gate.get("/r/a", &[]).await, 502, "upstream-broken");
+}
+
+/// "The received-protocol … is the version of the message received" (RFC 9110 §7.6.3): the upstream's, whatever the client
+/// speaks, and as well where the answer comes from memory.
+#[tokio::test]
+async fn via_tells_in_which_version_an_answer_was_received() {
+    let fields = vec![("etag", "\"1\""), ("via", "1.0 fred")];
+    let new = Http2Upstream::start(move |_, _| Told::Answer(200, fields.clone(), b"[2]".to_vec())).await;
+    let old = Upstream::start(|_| Reply::json("[1]").header("etag", "\"1\"")).await;
+    for (url, upstream, via) in [
+        (new.url(), "http2 = \"always\"", &["1.0 fred", "2 tollgate"][..]),
+        (old.url(), "", &["1.1 tollgate"][..]),
+    ] {
+        let gate = before(&url, upstream, None).await;
+        let client = Http2::connect(gate.addr()).await;
+        for (target, fields, status, memory) in [
+            ("/r/a", &[][..], 200, false),
+            ("/r/a", &[][..], 200, true),
+            ("/r/a", &[("if-none-match", "\"1\"")][..], 304, true),
+            ("/w/a", &[][..], 200, false),
+        ] {
+            let answer = client.get(target, fields).await;
+            assert_eq!((answer.status, cache_status(&answer).contains("; hit")), (status, memory));
+            assert_eq!(answer.headers.all("via"), via);
+            assert_eq!(gate.get(target, fields).await.headers.all("via"), via);
+        }
+    }
 }
 
 /// However an answer breaks, it is never stored and never looks whole; nor is a call that may have been acted on sent

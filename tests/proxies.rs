@@ -5,28 +5,12 @@
 mod support;
 
 use support::client::Client;
-use support::gate::{Gate, Setup};
+use support::gate::{Gate, Setup, one_route};
 use support::http2::Http2;
 use support::upstream::{Reply, Upstream};
 
 fn setup(url: &str, server: &str) -> Setup {
-    let config = format!(
-        r#"
-[upstreams.u]
-url = "{url}"
-[upstreams.u.accounts.a]
-headers.api-key = "k"
-quota = "none"
-[[routes]]
-name = "r"
-path = "/r/*"
-upstream = "u"
-account = "a"
-[routes.cache]
-ttl = "10m"
-"#
-    );
-    Setup::new(config).server("rate_limit = { requests = 1, per = \"10m\" }").server(server)
+    Setup::new(one_route(url)).server("rate_limit = { requests = 1, per = \"10m\" }").server(server)
 }
 
 async fn from(gate: &Gate, address: &str, headers: &[(&str, &str)]) -> u16 {

@@ -9,7 +9,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::client::Client;
-use support::gate::{Gate, Setup};
+use support::gate::{Gate, Setup, one_route};
 use support::upstream::{Reply, Upstream};
 
 /// Longer than a client must be silent for it.
@@ -17,24 +17,7 @@ const SILENCE: Duration = Duration::from_millis(2200);
 
 async fn start(server: &str) -> (Upstream, Gate) {
     let upstream = Upstream::start(|request| Reply::json(format!("{{\"number\":{}}}", request.number))).await;
-    let config = format!(
-        r#"
-[upstreams.u]
-url = "{}"
-[upstreams.u.accounts.a]
-headers.api-key = "k"
-quota = "none"
-[[routes]]
-name = "r"
-path = "/r/*"
-upstream = "u"
-account = "a"
-methods = ["GET", "POST"]
-[routes.cache]
-ttl = "10m"
-"#,
-        upstream.url()
-    );
+    let config = one_route(&upstream.url()) + "methods = [\"GET\", \"POST\"]\n";
     let gate = Setup::new(config).server(server).start().await;
     (upstream, gate)
 }

@@ -87,6 +87,7 @@ impl Stage<Signed<Grant>> for Constant {
             (header::DATE, HeaderValue::from_static("Fri, 01 Jan 2100 00:00:00 GMT")),
             (header::ETAG, HeaderValue::from_static("\"5f3a9c1e\"")),
             (header::VARY, HeaderValue::from_static("accept")),
+            (header::VIA, HeaderValue::from_static("1.1 tollgate")),
             (header::SERVER, HeaderValue::from_static("origin")),
             (HeaderName::from_static("x-frame-options"), HeaderValue::from_static("DENY")),
         ]);

@@ -49,7 +49,9 @@ pub(super) fn credential(
                     SecretSource::File(_) => "a readable file that holds the secret alone".into(),
                     SecretSource::Literal => EXPECTED.into(),
                 };
-                at.tell(Wrong::new(what, expected).secret());
+                let wrong = Wrong::new(what, expected);
+                // The name of a variable or a file is no secret; it is told anyway.
+                at.tell(if source == SecretSource::Literal { wrong.secret() } else { wrong });
                 Err(Wrong::Told)
             }
         }

@@ -22,7 +22,7 @@ use crate::model::cache_status::CacheStatus;
 use crate::model::exchange::{Answer, Content, Passed, Signed, Timing};
 use crate::model::fault::Called;
 use crate::model::{Fault, FaultKind, Interim};
-use crate::rules::headers::strip_hop_by_hop;
+use crate::rules::headers::{add_via, strip_hop_by_hop};
 use crate::rules::message::{distrust, unite_lengths};
 use crate::stages::Stage;
 use crate::state::clock::Clock;
@@ -233,6 +233,7 @@ fn received(response: Response<Incoming>, pace: Pace, grant: Grant) -> (HeaderMa
     let mut headers = parts.headers;
     strip_hop_by_hop(&mut headers);
     unite_lengths(&mut headers);
+    add_via(&mut headers, parts.version);
     let body = if incoming.is_end_stream() {
         Body::Empty
     } else {

@@ -16,8 +16,6 @@ pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 pub const UNDERSTOOD: HeaderName = HeaderName::from_static("tollgate-understood");
 /// Where the time went.
 pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-/// The gate, among those a message passed (RFC 9110 §7.6.3).
-pub const VIA: HeaderValue = HeaderValue::from_static("1.1 tollgate");
 
 /// An ordered list of fields. Values may be any bytes that HTTP allows.
 #[derive(Debug, Clone, Default)]
@@ -61,7 +59,6 @@ enum Place {
     /// The value at this place of the list.
     Held(usize),
     Age,
-    Via,
     CacheStatus,
     ServerTiming,
     RequestId,
@@ -113,8 +110,8 @@ impl Fields {
         map
     }
 
-    /// A new map of these fields and of those that an answer from memory has beside them: `Via` and `Cache-Status` behind
-    /// what others said there, everything else in its place.
+    /// A new map of these fields and of those that an answer from memory has beside them: `Cache-Status` behind what others
+    /// said there, everything else in its place.
     pub fn to_answer(&self, delivery: Delivery) -> HeaderMap {
         let Delivered { map, places } = self.shape.delivered.get_or_init(|| Delivered::of(&self.shape.names));
         let mut map = map.clone();
@@ -126,7 +123,6 @@ impl Fields {
                         *value = held.clone();
                     }
                 }
-                Place::Via => {}
                 Place::Age => std::mem::swap(value, &mut age),
                 Place::CacheStatus => std::mem::swap(value, &mut cache_status),
                 Place::ServerTiming => std::mem::swap(value, &mut server_timing),
@@ -179,9 +175,9 @@ impl Shape {
 
 impl Delivered {
     fn of(names: &[HeaderName]) -> Self {
-        let mut map = HeaderMap::with_capacity(names.len() + 5);
+        let mut map = HeaderMap::with_capacity(names.len() + 4);
         // Each value is its own place until all stand in their order.
-        let mut places = Vec::with_capacity(names.len() + 5);
+        let mut places = Vec::with_capacity(names.len() + 4);
         let mut place = |place: Place| {
             places.push(place);
             HeaderValue::from(places.len() - 1)
@@ -190,7 +186,6 @@ impl Delivered {
             map.append(name, place(Place::Held(at)));
         }
         map.insert(header::AGE, place(Place::Age));
-        map.append(header::VIA, place(Place::Via));
         map.append(CACHE_STATUS, place(Place::CacheStatus));
         map.insert(REQUEST_ID, place(Place::RequestId));
         map.insert(SERVER_TIMING, place(Place::ServerTiming));
@@ -198,7 +193,7 @@ impl Delivered {
         for value in map.values_mut() {
             let place = value.to_str().ok().and_then(|at| places.get(at.parse::<usize>().ok()?));
             ordered.extend(place);
-            *value = if matches!(place, Some(Place::Via)) { VIA } else { HeaderValue::from_static("") };
+            *value = HeaderValue::from_static("");
         }
         Self { map, places: ordered.into() }
     }
@@ -212,7 +207,7 @@ mod tests {
         let mut map = HeaderMap::new();
         map.append("link", HeaderValue::from_static("a"));
         map.append("x-empty", HeaderValue::from_static(""));
-        map.append("via", HeaderValue::from_static("1.1 other"));
+        map.append("cache-status", HeaderValue::from_static("other"));
         map.append("link", HeaderValue::from_static("b"));
         map.append("x-request-id", HeaderValue::from_static("the upstream's"));
         map.append("etag", HeaderValue::from_bytes(b"\"\xe9\"").expect("opaque bytes are legal"));
@@ -233,9 +228,7 @@ mod tests {
         for (name, value) in [("age", "1"), ("x-request-id", "id"), ("server-timing", "t")] {
             expected.insert(name, HeaderValue::from_static(value));
         }
-        for (name, value) in [("via", "1.1 tollgate"), ("cache-status", "c")] {
-            expected.append(name, HeaderValue::from_static(value));
-        }
+        expected.append("cache-status", HeaderValue::from_static("c"));
         let (one, other) = (Fields::from_map(&fields()), Fields::from_map(&fields()));
         let other = other.shaped(one.shape());
         assert!(Arc::ptr_eq(one.shape(), other.shape()));

@@ -19,12 +19,27 @@ const UNIT: u64 = 1 << 24;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Payer(pub u32);
 
+/// When somebody came, among all who did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Number(u64);
+
 /// A place in the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket {
     class: Class,
     payer: Payer,
-    number: u64,
+    number: Number,
+}
+
+/// A payer as another sees it: see [`Line::rivals`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rival {
+    /// Who.
+    pub payer: Payer,
+    /// How many of its calls wait.
+    pub waiting: usize,
+    /// How many are served before the other's at most.
+    pub most: usize,
 }
 
 /// Those who wait, each with a `T`.
@@ -53,13 +68,18 @@ struct Share<T> {
     weight: u64,
     /// The tag of the first who waits, or of the next who comes.
     tag: u64,
-    waiting: BTreeMap<u64, T>,
+    waiting: BTreeMap<Number, T>,
 }
 
 impl Ticket {
     /// The class it waits in.
     pub const fn class(self) -> Class {
         self.class
+    }
+
+    /// The number it was given to.
+    pub const fn number(self) -> Number {
+        self.number
     }
 }
 
@@ -91,12 +111,16 @@ impl<T> Line<T> {
         self.len() == 0
     }
 
-    /// One more waits, behind those of the same class and payer. `weight` is at least 1.
-    pub fn join(&mut self, class: Class, payer: Payer, weight: u32, who: T) -> Ticket {
+    /// The number of whoever comes now: lower ones of the same class and payer are served first.
+    pub fn draw(&mut self) -> Number {
         self.next_number += 1;
-        let ticket = Ticket { class, payer, number: self.next_number };
-        self.queues[class.place()].join(payer, weight, ticket.number, who);
-        ticket
+        Number(self.next_number)
+    }
+
+    /// One more waits, behind lower numbers of the same class and payer. `weight` is at least 1.
+    pub fn join(&mut self, class: Class, payer: Payer, weight: u32, number: Number, who: T) -> Ticket {
+        self.queues[class.place()].join(payer, weight, number, who);
+        Ticket { class, payer, number }
     }
 
     /// Gives a place up; what waited there, if it was still held.
@@ -157,15 +181,37 @@ impl<T> Line<T> {
             .collect()
     }
 
-    /// How many would be served before one more of `class` and `payer`, if nobody else came. Costs a step for each payer
-    /// who waits in the class.
-    pub fn ahead_of(&self, class: Class, payer: Payer, weight: u32) -> usize {
-        let own = self.queues[class.place()].ahead_of(payer, weight);
-        let better: usize =
+    /// How many would be served before one more of `class` and `payer` with this number, if nobody else came. Costs a step for
+    /// each payer who waits in the class.
+    pub fn ahead_of(&self, class: Class, (payer, weight): (Payer, u32), number: Number) -> usize {
+        let better =
             Class::ALL.iter().filter(|other| **other < class).map(|other| self.waiting(*other)).sum();
-        let ahead = if better == 0 { own } else { (better + own).min(TENTH * (own + 1) - 1) };
+        self.among_classes(class, self.queues[class.place()].ahead_of((payer, weight), number), better)
+    }
+
+    /// How many of all classes are served before one more of `class` that `own` of its class go before, where `better` of
+    /// better classes want to.
+    pub fn among_classes(&self, class: Class, own: usize, better: usize) -> usize {
+        let ahead = own.saturating_add(better.min((TENTH - 1) * (own + 1)));
         let lower = Class::ALL.iter().filter(|other| **other > class && self.waiting(**other) > 0).count();
         ahead + lower * (ahead / (TENTH - 1))
+    }
+
+    /// How many calls of `payer` wait in `class` with lower numbers than `number`.
+    pub fn lower(&self, class: Class, payer: Payer, number: Number) -> usize {
+        self.queues[class.place()].lower(payer, number)
+    }
+
+    /// Of each other payer who waits in `class` and of `more`, each with its weight, how many of its calls wait, and how many are
+    /// served before one of `payer` that `own` of its own go before, if that other always wants something.
+    pub fn rivals(
+        &self,
+        class: Class,
+        (payer, weight): (Payer, u32),
+        own: usize,
+        more: impl Iterator<Item = (Payer, u32)>,
+    ) -> Vec<Rival> {
+        self.queues[class.place()].rivals((payer, weight), own, more).collect()
     }
 
     /// How many would be served before the last of `class` and those better, if nobody else came.
@@ -192,7 +238,7 @@ impl<T> Line<T> {
 }
 
 impl<T> Queue<T> {
-    fn join(&mut self, payer: Payer, weight: u32, number: u64, who: T) {
+    fn join(&mut self, payer: Payer, weight: u32, number: Number, who: T) {
         let new = || Share { weight: 1, tag: 0, waiting: BTreeMap::new() };
         let share = self.shares.entry(payer).or_insert_with(new);
         if !share.waiting.is_empty() {
@@ -209,7 +255,7 @@ impl<T> Queue<T> {
         self.waiting += 1;
     }
 
-    fn leave(&mut self, payer: Payer, number: u64) -> Option<T> {
+    fn leave(&mut self, payer: Payer, number: Number) -> Option<T> {
         let share = self.shares.get_mut(&payer)?;
         let left = share.waiting.remove(&number)?;
         if share.waiting.is_empty() {
@@ -245,17 +291,38 @@ impl<T> Queue<T> {
         }
     }
 
-    fn ahead_of(&self, payer: Payer, weight: u32) -> usize {
-        let held = self.shares.get(&payer);
-        let own = held.map_or(0, |share| share.waiting.len());
-        let first = held.map_or(self.time, |share| share.tag.max(self.time));
-        let tag = first + own as u64 * (UNIT / u64::from(weight.max(1)));
-        let before = |(start, other): &(u64, Payer)| {
-            let share = self.shares.get(other).filter(|_| *other != payer && *start <= tag)?;
-            let turns = (tag - start) * share.weight / UNIT + 1;
-            Some(share.waiting.len().min(usize::try_from(turns).unwrap_or(usize::MAX)))
-        };
-        own + self.order.iter().filter_map(before).sum::<usize>()
+    fn waits(&self, payer: Payer) -> usize {
+        self.shares.get(&payer).map_or(0, |share| share.waiting.len())
+    }
+
+    fn lower(&self, payer: Payer, number: Number) -> usize {
+        self.shares.get(&payer).map_or(0, |share| share.waiting.range(..number).count())
+    }
+
+    fn ahead_of(&self, (payer, weight): (Payer, u32), number: Number) -> usize {
+        let own = self.lower(payer, number);
+        let rivals = self.rivals((payer, weight), own, std::iter::empty());
+        own + rivals.map(|rival| rival.waiting.min(rival.most)).sum::<usize>()
+    }
+
+    fn rivals(
+        &self,
+        (payer, weight): (Payer, u32),
+        own: usize,
+        more: impl Iterator<Item = (Payer, u32)>,
+    ) -> impl Iterator<Item = Rival> {
+        let start =
+            move |payer: Payer| self.shares.get(&payer).map_or(self.time, |share| share.tag.max(self.time));
+        let tag = start(payer) + own as u64 * (UNIT / u64::from(weight.max(1)));
+        let here = self.order.iter().filter_map(|(_, other)| Some((*other, self.shares.get(other)?.weight)));
+        let away =
+            more.filter(|(other, _)| self.waits(*other) == 0).map(|(other, weight)| (other, weight.into()));
+        here.chain(away).filter(move |(other, _)| *other != payer).map(move |(payer, weight)| {
+            let turns =
+                tag.checked_sub(start(payer)).map_or(0, |lead| lead.saturating_mul(weight) / UNIT + 1);
+            let most = usize::try_from(turns).unwrap_or(usize::MAX);
+            Rival { payer, waiting: self.waits(payer), most }
+        })
     }
 }
 
@@ -267,6 +334,11 @@ mod tests {
 
     use super::*;
 
+    fn joins<T>(line: &mut Line<T>, class: Class, payer: Payer, weight: u32, who: T) -> Ticket {
+        let number = line.draw();
+        line.join(class, payer, weight, number, who)
+    }
+
     const EVERYBODY: [bool; 3] = [true; 3];
 
     #[test]
@@ -274,7 +346,7 @@ mod tests {
         let mut line = Line::default();
         for class in Class::ALL {
             for _ in 0..100 {
-                line.join(class, Payer(0), 1, class);
+                joins(&mut line, class, Payer(0), 1, class);
             }
         }
         let mut counts = [0; 3];
@@ -291,8 +363,8 @@ mod tests {
     #[test]
     fn a_promoted_call_keeps_its_turn_among_its_payers() {
         let mut line = Line::default();
-        let early = line.join(Class::Refresh, Payer(1), 1, "early");
-        line.join(Class::Interactive, Payer(1), 1, "late");
+        let early = joins(&mut line, Class::Refresh, Payer(1), 1, "early");
+        joins(&mut line, Class::Interactive, Payer(1), 1, "late");
         let early = line.promote(early, Class::Interactive);
         assert_eq!((line.waiting(Class::Refresh), line.waiting(Class::Interactive)), (0, 2));
         assert_eq!(line.serve(EVERYBODY), Some("early"));
@@ -310,7 +382,7 @@ mod tests {
             let rounds = 20;
             for n in 0..rounds * 20 {
                 for (payer, weight) in (0..).zip(&weights) {
-                    line.join(Class::Batch, Payer(payer), *weight, (payer, n));
+                    joins(&mut line, Class::Batch, Payer(payer), *weight, (payer, n));
                 }
             }
             let mut served: HashMap<u32, Vec<u32>> = HashMap::new();
@@ -336,7 +408,7 @@ mod tests {
             let mut waiting: Vec<(u32, Ticket)> = Vec::new();
             for (n, (what, class, payer, weight, which)) in (0u32..).zip(steps) {
                 match what {
-                    0 | 1 => waiting.push((n, line.join(Class::ALL[class], Payer(payer), weight, n))),
+                    0 | 1 => waiting.push((n, joins(&mut line, Class::ALL[class], Payer(payer), weight, n))),
                     2 if !waiting.is_empty() => {
                         let (held, ticket) = waiting.swap_remove(which.index(waiting.len()));
                         prop_assert_eq!(line.leave(ticket), Some(held));
@@ -359,13 +431,14 @@ mod tests {
             let weights = [1, 2, 3, 5, 1];
             let mut line = Line::default();
             for (class, payer) in crowd {
-                line.join(Class::ALL[class], Payer(payer), weights[payer as usize], false);
+                joins(&mut line, Class::ALL[class], Payer(payer), weights[payer as usize], false);
             }
             for _ in 0..served_before {
                 line.serve(EVERYBODY);
             }
-            let told = line.ahead_of(Class::ALL[class], Payer(4), 1);
-            line.join(Class::ALL[class], Payer(4), 1, true);
+            let number = line.draw();
+            let told = line.ahead_of(Class::ALL[class], (Payer(4), 1), number);
+            joins(&mut line, Class::ALL[class], Payer(4), 1, true);
             let mut ahead = 0;
             while !line.serve(EVERYBODY).expect("it waits") {
                 ahead += 1;

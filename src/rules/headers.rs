@@ -6,7 +6,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 
 use super::message::forwards_left;
-use super::vary;
+use super::{targeted, vary};
 
 /// The request fields that go upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,19 @@ const HOP_BY_HOP: [HeaderName; 11] = [
     header::UPGRADE,
     HeaderName::from_static("http2-settings"),
     HeaderName::from_static("proxy-authentication-info"),
+];
+
+/// Fields of an answer that say whether, for how long and for whom it may be kept.
+const OF_REUSE: [HeaderName; 9] = [
+    header::CACHE_CONTROL,
+    targeted::CDN,
+    targeted::OWN,
+    header::EXPIRES,
+    header::PRAGMA,
+    header::AGE,
+    header::DATE,
+    header::VARY,
+    header::SET_COOKIE,
 ];
 
 /// Fields of a request that the gate makes itself or answers itself.
@@ -116,11 +129,7 @@ impl Forwarding {
     /// "… an HTTP-to-HTTP gateway MUST send an appropriate Via header field in each inbound request message" (RFC 9110
     /// §7.6.3): the version the request came in, behind those it passed before where the route passes every field.
     fn via(&self, version: Version, headers: &HeaderMap) -> HeaderValue {
-        let own = match version {
-            Version::HTTP_10 => "1.0 tollgate",
-            Version::HTTP_2 => "2 tollgate",
-            _ => "1.1 tollgate",
-        };
+        let own = received_in(version);
         let before = vary::combined(headers, &header::VIA).filter(|_| self.allowed == ForwardHeaders::All);
         let whole = before.map(|before| [&before, &b", "[..], own.as_bytes()].concat());
         let whole = whole.and_then(|whole| HeaderValue::try_from(whole).ok());
@@ -139,6 +148,21 @@ impl Forwarding {
             ForwardHeaders::All => vary::combined(headers, name)
                 .filter(|_| may_cross(name, &connection_options(headers), &self.credentials)),
         }
+    }
+}
+
+/// What an upstream's answer to the gate in `version` is passed on with, behind those it passed before: the gate "MAY send
+/// a Via header field in forwarded response messages" (RFC 9110 §7.6.3).
+pub fn add_via(headers: &mut HeaderMap, version: Version) {
+    headers.append(header::VIA, HeaderValue::from_static(received_in(version)));
+}
+
+/// The gate, among those a message passed, behind the version it was received in.
+fn received_in(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0 tollgate",
+        Version::HTTP_2 => "2 tollgate",
+        _ => "1.1 tollgate",
     }
 }
 
@@ -170,10 +194,21 @@ fn is_twin_of_ours(name: &HeaderName) -> bool {
     name.contains('_') && HOP_BY_HOP.iter().chain(&OURS).any(|ours| looks_like(name, ours.as_str()))
 }
 
-/// Removes from an upstream's fields those of its connection.
+/// Removes from an upstream's fields those of its connection. An answer that counts among them what says how it may be
+/// kept is kept by nobody: "Cache-Control is never appropriate as a connection option" (RFC 9110 §7.6.1), and without it
+/// the answer would say something else.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    for name in connection_options(headers).iter().chain(&HOP_BY_HOP) {
+    let mut unkeepable = false;
+    for name in connection_options(headers) {
+        unkeepable |= headers.remove(&name).is_some() && OF_REUSE.contains(&name);
+    }
+    for name in &HOP_BY_HOP {
         headers.remove(name);
+    }
+    if unkeepable {
+        headers.remove(targeted::OWN);
+        headers.remove(targeted::CDN);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
 }
 

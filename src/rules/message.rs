@@ -71,6 +71,7 @@ impl HeadRules {
             });
         }
         if version == Version::HTTP_2 {
+            rooted(uri)?;
             trimmed(headers)?;
         }
         codings(headers)?;
@@ -94,6 +95,15 @@ fn form(method: &Method, uri: &Uri) -> Result<(), Objection> {
         (Some("http" | "https"), _) => Err(malformed("the target names no valid host")),
         (Some(_), _) => Err(malformed("the target's scheme is neither http nor https")),
         (None, None) => Ok(()),
+    }
+}
+
+/// "This pseudo-header field MUST NOT be empty for "http" or "https" URIs" and begins with the path (RFC 9113 §8.3.1);
+/// its parser takes a query alone for the root's.
+fn rooted(uri: &Uri) -> Result<(), Objection> {
+    match uri.path_and_query().map(http::uri::PathAndQuery::as_str) {
+        Some(target) if !target.starts_with(['/', '*']) => Err(malformed("a target begins with a slash")),
+        _ => Ok(()),
     }
 }
 

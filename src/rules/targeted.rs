@@ -9,7 +9,7 @@ use super::cache_control::Directives;
 
 /// What an upstream says to this gate alone. It is taken out of what clients see.
 pub const OWN: HeaderName = HeaderName::from_static("tollgate-cache-control");
-const CDN: HeaderName = HeaderName::from_static("cdn-cache-control");
+pub(super) const CDN: HeaderName = HeaderName::from_static("cdn-cache-control");
 
 /// The directives that are read.
 const KNOWN: [&str; 11] = [

@@ -19,7 +19,7 @@ use crate::model::body::{Body, BodyError};
 use crate::model::cache_status::{CacheStatus, Stale};
 use crate::model::exchange::{Answer, Arrival, Content, Notes, Passed, RequestId, Timing};
 use crate::model::fault::{Called, Level};
-use crate::model::fields::{CACHE_STATUS, Delivery, REQUEST_ID, SERVER_TIMING, UNDERSTOOD, VIA};
+use crate::model::fields::{CACHE_STATUS, Delivery, REQUEST_ID, SERVER_TIMING, UNDERSTOOD};
 use crate::model::{Fault, FaultKind, Moment, Short};
 use crate::state::clock::Clock;
 use crate::state::metrics::RouteMeters;
@@ -136,7 +136,6 @@ fn answered(answer: Answer, total: Duration, id: &RequestId) -> (StatusCode, Hea
         Content::Passed(Passed { status, headers, body, .. }) => (status, headers, body),
     };
     if cache != CacheStatus::Own {
-        headers.append(header::VIA, VIA);
         headers.append(CACHE_STATUS, written(|value| push_cache_status(value, cache)));
     }
     headers.insert(REQUEST_ID, id.to_value());

@@ -9,12 +9,16 @@ use super::terms::{Refused, Want};
 use crate::model::moment::Moment;
 use crate::model::urgency::Class;
 use crate::rules::calendar::Steady;
-use crate::rules::fairness::Line;
+use crate::rules::fairness::{Line, Number};
 use crate::rules::ledger::{Ledger, Now};
 use crate::rules::pause::{Gate, Pause};
 use crate::rules::promises::{Promise, Promises};
 use crate::rules::records::{Record, Spending};
 use crate::rules::rest::Rest;
+
+/// One part in so many is added to what is expected to be served before somebody comes back: a little late is served at once,
+/// a little early may be in vain.
+const MARGIN: usize = 5;
 
 /// What is decided by.
 #[derive(Debug)]
@@ -79,47 +83,40 @@ impl Books {
         (at, window.map_or(Refused::Busy, |window| Refused::Spent { retry_after, window }))
     }
 
-    /// Whether a newcomer that waits `until` then is served in time. Who `came_back` when it was told to is not made to wait for others
-    /// who were told so; who is sent away is told when to come, at most `most` of them.
+    /// Whether a call with this number that waits `until` then is served in time. Whoever comes anew does not push out those who
+    /// wait beyond its share; who `came_back` when it was told to has its share in what was told.
     pub(super) fn is_worth_waiting(
         &mut self,
         now: Now,
         want: &Want,
         until: Moment,
-        (came_back, most): (bool, usize),
-    ) -> Result<(), Refused> {
+        (number, came_back): (Number, bool),
+    ) -> bool {
         let (class, payer) = (want.urgency.class(), want.payer);
-        let line = self.line.ahead_of(class, payer, want.weight);
-        let at = self.served_at(now, line, class).0;
-        // Whoever comes anew does not push out those who wait and those who were told to come, beyond its share.
-        let bears = came_back
-            || self.promises.bear(payer, now.at, line, self.ledger.gap())
-                && (self.line.is_below_share(class, payer, want.weight)
-                    || self.served_at(now, self.line.whole(class), class).0 <= until);
-        if at <= until && bears {
-            return Ok(());
-        }
-        Err(self.send_away(now, want, line, (until.since(now.at), most)))
+        let line = self.line.ahead_of(class, (payer, want.weight), number);
+        self.served_at(now, line, class).0 <= until
+            && (came_back
+                || self.line.is_below_share(class, payer, want.weight)
+                || self.served_at(now, self.line.whole(class), class).0 <= until)
     }
 
-    /// Why a call that stands behind `ahead` others and would `wait` so long is sent away, and when it should come back; it
-    /// is expected then, unless `most` others are.
-    pub(super) fn send_away(
-        &mut self,
-        now: Now,
-        want: &Want,
-        ahead: usize,
-        (wait, most): (Duration, usize),
-    ) -> Refused {
-        self.promises.withdraw(want.payer, want.question);
-        let promised = self.promises.ahead_of(want.payer, now.at);
-        let (at, refused) = self.served_at(now, ahead + promised, want.urgency.class());
-        // As the client will be told: in whole seconds.
-        let told = now.at + Duration::from_secs(at.since(now.at + Duration::from_nanos(1)).as_secs() + 1);
+    /// A call is granted: what its payer wants is learnt from it.
+    pub(super) fn expect(&mut self, now: Now, want: &Want) {
+        let (class, gap) = (want.urgency.class(), self.ledger.gap());
+        self.promises.served(class, (want.payer, want.weight), now.at, gap);
+    }
+
+    /// Why a call with this number is sent away, and when it should come back; it is expected then, unless `most` others are.
+    pub(super) fn send_away(&mut self, now: Now, want: &Want, number: Number, most: usize) -> Refused {
+        let (class, gap) = (want.urgency.class(), self.ledger.gap());
+        let whose = (want.payer, want.weight, number);
+        let ahead = self.promises.ahead_of(&self.line, class, whose, (now.at, gap));
+        let (at, refused) = self.served_at(now, ahead + ahead / MARGIN, class);
         if want.comes_back {
-            // Half of the wait is left to what cannot be foreseen.
-            let promise = Promise { at: told, until: told + wait / 2, question: want.question };
-            self.promises.make(want.payer, promise, most);
+            // As the client will be told: in whole seconds.
+            let at = now.at + Duration::from_secs(at.since(now.at + Duration::from_nanos(1)).as_secs() + 1);
+            let promise = Promise { at, question: want.question, number };
+            self.promises.make(class, (want.payer, want.weight), promise, now.at, most);
         }
         refused
     }

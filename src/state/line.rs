@@ -13,7 +13,7 @@ use super::quota::Account;
 use super::terms::{Refused, Want, until};
 use crate::model::moment::Moment;
 use crate::model::urgency::{Class, Urgency};
-use crate::rules::fairness::Ticket;
+use crate::rules::fairness::{Number, Ticket};
 use crate::rules::ledger::Now;
 use crate::rules::pause::{FIRST_GAP, Gate};
 
@@ -21,6 +21,7 @@ use crate::rules::pause::{FIRST_GAP, Gate};
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) want: Want,
+    pub(super) number: Number,
     /// How long the account lets it wait at most.
     pub(super) longest: Moment,
     pub(super) give: oneshot::Sender<Result<Grant, Refused>>,
@@ -71,7 +72,7 @@ impl<'a> InLine<'a> {
                 () = tokio::time::sleep(left) => {
                     // Somebody more patient may have joined.
                     if self.until() <= until {
-                        return Err(self.account.out_of_time(&self.want));
+                        return Err(self.account.out_of_time(&self.want, self.ticket.number()));
                     }
                 }
             }
@@ -188,10 +189,10 @@ impl Account {
                 let only = Class::ALL.map(|other| other == class);
                 if let Some(waiting) = books.line.serve(only) {
                     let terms = self.terms.load();
-                    let terms = (terms.max_wait, terms.max_waiting);
-                    let ahead = books.line.ahead_of(class, waiting.want.payer, waiting.want.weight);
                     let refused = match refused {
-                        Refused::Spent { .. } => books.send_away(now, &waiting.want, ahead, terms),
+                        Refused::Spent { .. } => {
+                            books.send_away(now, &waiting.want, waiting.number, terms.max_waiting)
+                        }
                         other => other,
                     };
                     return Step::Refuse(waiting, refused);
@@ -215,12 +216,13 @@ impl Account {
         }
         let admitted = admitted(&mut books, now);
         let waiting = books.line.serve(admitted)?;
+        books.expect(now, &waiting.want);
         let result = self.grant(&mut books, now, permit);
         Some((waiting, result))
     }
 
-    /// What is said to whoever has waited in vain. Whoever comes back stands behind everybody who still waits.
-    fn out_of_time(&self, want: &Want) -> Refused {
+    /// What is said to whoever has waited in vain: its number is kept.
+    fn out_of_time(&self, want: &Want, number: Number) -> Refused {
         let terms = self.terms.load();
         let mut books = self.books();
         let now = books.now(&self.clock);
@@ -231,8 +233,7 @@ impl Account {
         if matches!(books.pause.admit(now.at), Gate::Probing | Gate::OneProbe) {
             return Refused::Paused { retry_after: FIRST_GAP };
         }
-        let ahead = books.line.ahead_of(class, want.payer, want.weight).saturating_sub(1);
-        books.send_away(now, want, ahead, (terms.max_wait, terms.max_waiting))
+        books.send_away(now, want, number, terms.max_waiting)
     }
 }
 

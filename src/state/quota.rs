@@ -120,7 +120,8 @@ impl Account {
         let now = books.now(&self.clock);
         let class = want.urgency.class();
         books.may_be_asked(now)?;
-        let came_back = books.promises.take_up(want.payer, want.question, now.at);
+        let told = books.promises.take_up(class, want.payer, want.question);
+        let came_back = told.is_some_and(|told| told.at <= now.at);
         // Whoever comes while nobody waits need not be paced. A lower class is all the same, where a whole window of it fits
         // into its wait: a burst that filled the window could not be taken back when somebody comes who is in a hurry.
         let is_paced = class > Class::Interactive && books.ledger.is_paced();
@@ -129,19 +130,23 @@ impl Account {
             && books.admits(now, class)
             && let Some(permit) = terms.ceiling.try_place()
         {
+            books.expect(now, &want);
             return self.grant(&mut books, now, permit).map(Entered::Granted);
         }
         // Whoever comes back when told is not sent away again for a little.
         let patience = if came_back { terms.max_wait.mul_f64(1.5) } else { terms.max_wait };
         let longest = began + patience;
         let until = until(&want.urgency, longest);
-        books.is_worth_waiting(now, &want, until, (came_back, terms.max_waiting))?;
+        let number = told.map_or_else(|| books.line.draw(), |told| told.number);
+        if !books.is_worth_waiting(now, &want, until, (number, came_back)) {
+            return Err(books.send_away(now, &want, number, terms.max_waiting));
+        }
         if books.line.len() >= terms.max_waiting {
             return Err(Refused::Full);
         }
         let (give, given) = oneshot::channel();
-        let waiting = Waiting { want: want.clone(), longest, give };
-        let ticket = books.line.join(class, want.payer, want.weight, waiting);
+        let waiting = Waiting { want: want.clone(), number, longest, give };
+        let ticket = books.line.join(class, want.payer, want.weight, number, waiting);
         self.meters.waiting[class.place()].inc();
         if !std::mem::replace(&mut books.dispatched, true) {
             self.tasks.spawn(self.clone().dispatch());

@@ -9,12 +9,12 @@ use crate::world::{Config, World, ms, pass, reply, s, settle};
 
 const KEY: &str = "x-tollgate-key";
 
-/// An account of 20 calls a second that ten clients `c0` … `c9` of these weights share.
-fn shared(weights: &[u32; 10], account: &'static str) -> Arc<World> {
-    let clients = weights
-        .iter()
-        .enumerate()
-        .map(|(n, weight)| format!("[clients.c{n}]\nkey = \"key-of-client-{n:08}\"\nweight = {weight}\n"));
+/// An account of 20 calls a second that clients `c0`, `c1` … of these weights share, the last `batch` of them in no hurry.
+fn shared(weights: &[u32], batch: usize, account: &'static str) -> Arc<World> {
+    let clients = weights.iter().enumerate().map(|(n, weight)| {
+        let priority = if n + batch < weights.len() { "interactive" } else { "batch" };
+        format!("[clients.c{n}]\nkey = \"{}\"\nweight = {weight}\npriority = \"{priority}\"\n", key(n))
+    });
     let more: String = clients.collect();
     Arc::new(World::new(&Config {
         account,
@@ -70,7 +70,7 @@ fn jain(shares: &[f64]) -> f64 {
 #[tokio::test(start_paused = true)]
 async fn clients_share_a_contended_account_by_weight() {
     let weights = [1, 1, 2, 2, 3, 1, 1, 2, 2, 5];
-    let world = shared(&weights, "quota = [{ requests = 20, per = \"1s\" }]\nmax_wait = \"30s\"");
+    let world = shared(&weights, 0, "quota = [{ requests = 20, per = \"1s\" }]\nmax_wait = \"30s\"");
     world.upstream.plays(|_| reply(200, "x").after(ms(20)));
     let end = world.now() + s(110);
     let loops = (0..10).flat_map(|client| (0..6).map(move |at| (client, at)));
@@ -121,27 +121,74 @@ async fn a_quiet_interactive_client_hardly_waits_beside_a_noisy_batch() {
     }
 }
 
-/// Whoever was sent away and obeys is served when it comes back.
+/// Whoever was sent away and obeys is served when it comes back, however much heavier or more urgent the others are; and is not
+/// told to come back later than needed.
 #[tokio::test(start_paused = true)]
 async fn whoever_comes_back_when_told_is_served() {
-    let world = shared(&[1; 10], "quota = [{ requests = 20, per = \"1s\" }]\nmax_wait = \"1s\"");
+    // Three batch clients share two calls a second, of which three come within their patience.
+    for (weights, batch, percent, median) in [
+        ([1; 10], 0, 99, 3),
+        ([1, 1, 2, 2, 3, 1, 1, 2, 2, 5], 0, 99, 4),
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 0, 99, 3),
+        ([5, 2, 2, 2, 3, 1, 1, 1, 2, 1], 3, 96, 4),
+    ] {
+        let world = shared(&weights, batch, "quota = [{ requests = 20, per = \"1s\" }]\nmax_wait = \"1s\"");
+        world.upstream.plays(|_| reply(200, "x").after(ms(20)));
+        let end = world.now() + s(60);
+        let loops = (0..10).flat_map(|client| (0..6).map(move |at| (client, at)));
+        let living: Vec<_> =
+            loops.map(|(client, at)| tokio::spawn(lives(world.clone(), client, at, ms(0), end))).collect();
+        let mut came_back = Vec::new();
+        for lived in living {
+            came_back.extend(lived.await.unwrap().came_back);
+        }
+        let served = came_back.iter().filter(|(served, _)| *served).count();
+        assert!(came_back.len() > 100, "{}", came_back.len());
+        assert!(served * 100 >= came_back.len() * percent, "{weights:?}: {served} of {}", came_back.len());
+        // Sixty loops for twenty slots a second: not told to come back in ten.
+        let mut told: Vec<_> = came_back.iter().map(|(_, told)| *told).collect();
+        told.sort();
+        assert!(told[told.len() / 2] <= s(median), "{weights:?}: {:?}", told[told.len() / 2]);
+        assert!(world.calls() as f64 >= 0.97 * 20.0 * 60.0 - 20.0, "{weights:?}: {}", world.calls());
+        world.quiet().await;
+    }
+}
+
+/// Who lets itself be sent away and comes back gets no more than who waits.
+#[tokio::test(start_paused = true)]
+async fn nobody_gains_a_share_by_being_sent_away() {
+    let world = shared(&[1, 1], 0, "quota = [{ requests = 20, per = \"1s\" }]\nmax_wait = \"10s\"");
     world.upstream.plays(|_| reply(200, "x").after(ms(20)));
     let end = world.now() + s(60);
-    let loops = (0..10).flat_map(|client| (0..6).map(move |at| (client, at)));
-    let living: Vec<_> =
-        loops.map(|(client, at)| tokio::spawn(lives(world.clone(), client, at, ms(0), end))).collect();
-    let mut came_back = Vec::new();
-    for lived in living {
-        came_back.extend(lived.await.unwrap().came_back);
+    let patient: Vec<_> = (0..40).map(|at| tokio::spawn(lives(world.clone(), 0, at, ms(0), end))).collect();
+    let hasty: Vec<_> = (0..400)
+        .map(|at| {
+            let world = world.clone();
+            tokio::spawn(async move {
+                let (mut served, mut n) = (0, 0);
+                while world.now() < end {
+                    n += 1;
+                    // Two questions, each twice: as it was told to the first time, and with another in between.
+                    let target = format!("/r?q=hasty.{at}.{}", n / 2);
+                    let got =
+                        world.get(&target).with(KEY, &key(1)).with("tollgate-timeout", "0.3").send().await;
+                    served += usize::from(got.status == 200);
+                    let wait = got.header("retry-after").map_or(0, |wait| wait.parse().expect("seconds"));
+                    tokio::time::sleep(s(wait.min(2))).await;
+                }
+                served
+            })
+        })
+        .collect();
+    let (mut of_patient, mut of_hasty) = (0, 0);
+    for one in patient {
+        of_patient += one.await.unwrap().waits.len();
     }
-    let served = came_back.iter().filter(|(served, _)| *served).count();
-    assert!(came_back.len() > 100, "{}", came_back.len());
-    assert!(served * 100 >= came_back.len() * 99, "{served} of {}", came_back.len());
-    // Sixty loops for twenty slots a second: told to come back in about two or three seconds, not in ten.
-    let mut told: Vec<_> = came_back.iter().map(|(_, told)| *told).collect();
-    told.sort();
-    assert!(told[told.len() / 2] <= s(3), "{:?}", told[told.len() / 2]);
-    assert!(world.calls() as f64 >= 0.97 * 20.0 * 60.0 - 20.0, "{}", world.calls());
+    for one in hasty {
+        of_hasty += one.await.unwrap();
+    }
+    assert!(of_patient + 20 >= of_hasty, "{of_patient} and {of_hasty}");
+    assert!(of_patient + of_hasty >= 1130, "{of_patient} and {of_hasty}");
     world.quiet().await;
 }
 

@@ -54,6 +54,26 @@ pub struct Finished {
     pub stderr: String,
 }
 
+/// An upstream at `url` and one route before it, `/r/*`, whose answers are kept for ten minutes. Further keys of the route
+/// may follow.
+pub fn one_route(url: &str) -> String {
+    format!(
+        r#"
+[upstreams.u]
+url = "{url}"
+[upstreams.u.accounts.a]
+headers.api-key = "k"
+quota = "none"
+[[routes]]
+name = "r"
+path = "/r/*"
+upstream = "u"
+account = "a"
+cache = {{ ttl = "10m" }}
+"#
+    )
+}
+
 impl Setup {
     /// `config` is everything but the sections `[server]` and `[admin]`, which get ports of the system's choice.
     /// Where it says `{folder}`, the temporary folder's path is put: that of [`Setup::file`]s, for one.
