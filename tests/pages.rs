@@ -80,6 +80,40 @@ async fn octopush_of_any_habit_is_answered_for() {
     }
 }
 
+#[tokio::test]
+async fn what_is_learned_of_an_upstream_is_explained_to_operators() {
+    let settings = Settings { max_per_page: Some(30), ..Settings::plain() };
+    let octopush = Octopush::new(settings, Conversations::generate(5, Size { contacts: 9, messages: 100 }));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(octopush.serve(listener, std::future::pending()));
+    let demo = Settings::default();
+    let gate = Setup::new(shipped::config(&format!("http://{address}")))
+        .env("OCTOPUSH_API_KEY", &demo.api_key)
+        .env("OCTOPUSH_API_LOGIN", &demo.api_login)
+        .start()
+        .await;
+    let explained = async |method: &str| {
+        let target = format!("/explain?request={method}%20{PATH}");
+        gate.ask_admin("GET", &target).await.json()
+    };
+    assert_eq!(explained("GET").await.get("learned"), None);
+    // On the way it is found out how many come at once: then the list is read anew.
+    for page in (1..=5).chain(1..=5) {
+        gate.get(&format!("{PATH}?page={page}&per_page=30"), &[]).await;
+    }
+    let learned = json!({
+        "items_at_once": "30, cuts what asks for more",
+        "past_the_end": "an empty list",
+        "link": "is not given",
+    });
+    assert_eq!(explained("GET").await["learned"], learned);
+    // What HEAD asks for is cut from blocks too.
+    let head = explained("HEAD").await;
+    assert_eq!((&head["window"]["blocks"], &head["learned"]), (&json!("1 of 100"), &learned));
+    assert!(head["upstream_request"]["line"].as_str().unwrap().starts_with("GET "), "{head}");
+}
+
 // ---- other ways to count and to wrap ------------------------------------------------------------------------------
 
 /// How a list is asked for and answered.

@@ -91,6 +91,25 @@ impl Beliefs {
         }
     }
 
+    /// What was learned, for operators.
+    pub fn learned(&self, now: Moment) -> Vec<(&'static str, String)> {
+        let limit = self.limit(now).map(|limit| {
+            let beyond = if limit.refuses { "refuses more" } else { "cuts what asks for more" };
+            ("items_at_once", format!("{}, {beyond}", limit.size))
+        });
+        let past_end = self.past_end.map(|habit| {
+            let lies = match habit {
+                PastEnd::Empty => "an empty list",
+                PastEnd::Again => "the last page again",
+                PastEnd::Refused => "an error",
+            };
+            ("past_the_end", lies.to_owned())
+        });
+        let links =
+            self.links.map(|links| ("link", if links { "is given" } else { "is not given" }.to_owned()));
+        limit.into_iter().chain(past_end).chain(links).collect()
+    }
+
     /// How many items a block has. `None` while it is not known how many the upstream gives.
     pub fn size(&self, now: Moment) -> Option<u64> {
         Some(self.limit(now).map_or(self.block, |limit| limit.size)).filter(|size| *size > 0)
@@ -242,6 +261,7 @@ mod tests {
         assert!(beliefs.is_known(100, NOW) && !beliefs.is_known(101, NOW));
         beliefs.capped(50, NOW);
         assert_eq!((beliefs.size(NOW), beliefs.cut(80, NOW), beliefs.cut(20, NOW)), (Some(50), 50, 20));
+        assert_eq!(beliefs.learned(NOW), [("items_at_once", "50, cuts what asks for more".to_owned())]);
         assert!(!beliefs.saw_own(200, 50, NOW) && beliefs.saw_own(200, 60, NOW));
         assert_eq!(beliefs.size(NOW), Some(100));
         beliefs.capped(50, NOW);
