@@ -18,7 +18,7 @@ use crate::config::Environment;
 use crate::config::plan::Plan;
 use crate::console::{Operators, Own};
 use crate::edge::admin::Admin;
-use crate::edge::listener::{Limits, Listener};
+use crate::edge::listener::{Drain, Limits, Listener};
 use crate::edge::upstream::Upstreams;
 use crate::handler::Gate;
 use crate::lasting::{Lasting, Unprovisioned};
@@ -126,8 +126,8 @@ impl Gateway {
         self.announce();
         let Self { plan, lasting, environment, gate, admin, outlived } = self;
         let running = Running::new(plan, lasting, environment, way).map_err(StartError::Unprovisioned)?;
-        let (drain, draining) = watch::channel(false);
-        let (stop_admin, admin_stopping) = watch::channel(false);
+        let (drain, draining) = watch::channel(Drain::Not);
+        let (stop_admin, admin_stopping) = watch::channel(Drain::Not);
         let operators = running.admin_listener(admin_stopping);
         let operators = operators.tasks.clone().spawn(operators.serve(admin, running.admin.clone()));
         let listener = Listener { outlived, ..running.listener(draining) };
@@ -149,7 +149,7 @@ impl Gateway {
         if whole {
             running.lasting.settle();
         }
-        let _ = stop_admin.send(true);
+        let _ = stop_admin.send(Drain::Now);
         let _ = tokio::time::timeout(Duration::from_secs(1), operators).await;
         Ok(whole)
     }
@@ -212,7 +212,7 @@ impl<P: Respond + 'static> Running<P> {
         })
     }
 
-    fn listener(&self, drain: watch::Receiver<bool>) -> Listener {
+    fn listener(&self, drain: watch::Receiver<Drain>) -> Listener {
         let metrics = &self.lasting.metrics;
         Listener {
             limits: self.limits.clone(),
@@ -226,7 +226,7 @@ impl<P: Respond + 'static> Running<P> {
         }
     }
 
-    fn admin_listener(&self, drain: watch::Receiver<bool>) -> Listener {
+    fn admin_listener(&self, drain: watch::Receiver<Drain>) -> Listener {
         Listener {
             limits: self.admin_limits.clone(),
             tls: Arc::default(),
@@ -270,10 +270,11 @@ impl<P: Respond + 'static> Running<P> {
     async fn drain(
         &self,
         mut accepting: Pin<&mut impl Future<Output = ()>>,
-        drain: &watch::Sender<bool>,
+        drain: &watch::Sender<Drain>,
         orders: &mut Orders,
     ) -> bool {
         self.ready.store(false, Ordering::Relaxed);
+        let _ = drain.send(Drain::Soon);
         let server = self.plan.load().server.clone();
         tracing::info!(delay = ?server.drain_delay, timeout = ?server.drain_timeout, "draining");
         let drained = async {
@@ -281,7 +282,7 @@ impl<P: Respond + 'static> Running<P> {
             tokio::select! {
                 () = &mut accepting => {}
                 () = tokio::time::sleep(server.drain_delay) => {
-                    let _ = drain.send(true);
+                    let _ = drain.send(Drain::Now);
                     accepting.await;
                 }
             }

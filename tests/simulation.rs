@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tollgate::config::{Environment, System, load};
 use tollgate::edge::arriving::{Arriving, Pace};
 use tollgate::edge::http1;
-use tollgate::edge::listener::{Limits, Listener, Peer, Stream};
+use tollgate::edge::listener::{Drain, Limits, Listener, Peer, Stream};
 use tollgate::edge::tracked::{Progress, Tracked};
 use tollgate::handler::Gate;
 use tollgate::lasting::Lasting;
@@ -236,7 +236,7 @@ async fn gate(shown: Arc<Mutex<Option<Arc<Lasting>>>>) -> turmoil::Result {
         max_connections: 1000,
         max_streams: 100,
     };
-    let (_keep, drain) = watch::channel(false);
+    let (_keep, drain) = watch::channel(Drain::Not);
     let serving = Listener {
         limits: Arc::new(ArcSwap::from_pointee(limits)),
         tls: Arc::new(ArcSwapOption::empty()),

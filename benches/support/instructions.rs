@@ -39,7 +39,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tollgate::config::plan::Plan;
 use tollgate::edge::http1::serve;
-use tollgate::edge::listener::{Listener, Peer, Stream};
+use tollgate::edge::listener::{Drain, Listener, Peer, Stream};
 use tollgate::edge::tracked::{Progress, Tracked};
 use tollgate::handler::Gate;
 use tollgate::lasting::Lasting;
@@ -216,8 +216,8 @@ fn measured(runtime: &Runtime, future: impl Future<Output = ()>) {
 }
 
 /// The gate's listener, and what keeps it from draining.
-fn listener(plan: &Plan, lasting: &Lasting) -> (Listener, watch::Sender<bool>) {
-    let (undrained, drain) = watch::channel(false);
+fn listener(plan: &Plan, lasting: &Lasting) -> (Listener, watch::Sender<Drain>) {
+    let (undrained, drain) = watch::channel(Drain::Not);
     let listener = Listener {
         limits: Arc::new(ArcSwap::from_pointee(limits_of(&plan.server))),
         tls: Arc::new(ArcSwapOption::empty()),

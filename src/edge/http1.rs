@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::framed::Framed;
 use super::interims::{Interims, Interleaved};
-use super::listener::{Handler, Listener, Peer, Stream, draining};
+use super::listener::{Drain, Handler, Listener, Peer, Stream, draining};
 use super::tracked::{Doing, Overdue, Progress, Tracked, UnderWay};
 
 /// hyper takes no smaller buffer.
@@ -95,6 +95,7 @@ async fn talk<T: Stream, H: Handler>(
     handler: &H,
     interims: &Arc<Interims>,
 ) -> Option<Tracked<T>> {
+    let begun = *listener.drain.borrow();
     let service = service_fn(|request: Request<Incoming>| {
         let under_way = UnderWay::alone(progress);
         // "A server MUST NOT send a 1xx response to an HTTP/1.0 client" (RFC 9110 §15.2).
@@ -105,7 +106,8 @@ async fn talk<T: Stream, H: Handler>(
         async move {
             let response = interims.before(std::pin::pin!(handler.handle(request, peer))).await;
             let mut response = response.map(|body| under_way.answer(body));
-            if is_draining(listener) {
+            // Or the next request could meet the end of the connection on its way.
+            if drain_of(listener, begun) != Drain::Not {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)
@@ -136,7 +138,7 @@ async fn talk<T: Stream, H: Handler>(
                     return Poll::Ready(Some(Ended::By(result)));
                 }
                 // Only now is it known that what the client has sent so far was read.
-                if !told && (!registered || is_draining(listener)) {
+                if !told && (!registered || drain_of(listener, begun) != Drain::Not) {
                     told = draining.as_mut().poll(cx).is_ready();
                 }
                 if told && !closing && matches!(progress.doing(), Doing::Idle(_)) {
@@ -184,9 +186,10 @@ async fn talk<T: Stream, H: Handler>(
     None
 }
 
-/// Whether draining has begun, without a lock for as long as it has not.
-fn is_draining(listener: &Listener) -> bool {
-    listener.drain.has_changed().is_ok_and(|has| has) && *listener.drain.borrow()
+/// How far the end is where it was so far before; without a lock for as long as that is so.
+fn drain_of(listener: &Listener, before: Drain) -> Drain {
+    let nears = listener.drain.has_changed().is_ok_and(|has| has);
+    if nears { *listener.drain.borrow() } else { before }
 }
 
 /// Tells a client that its head took too long.

@@ -70,8 +70,19 @@ pub struct Listener {
     pub refused: IntCounterVec,
     /// Whether the socket outlives this process: what waits in it then is the next one's to answer.
     pub outlived: bool,
-    /// Becomes true when the listener is to close and its connections are to end.
-    pub drain: watch::Receiver<bool>,
+    /// How far its end is.
+    pub drain: watch::Receiver<Drain>,
+}
+
+/// How far the end of a listener is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    /// Far.
+    Not,
+    /// Near: requests are served, and whoever may ask again is told to ask elsewhere.
+    Soon,
+    /// Here: the listener closes and its connections end.
+    Now,
 }
 
 /// Who is at the other end of a connection.
@@ -114,7 +125,7 @@ impl Listener {
     pub async fn serve<H: Handler>(mut self, tcp: TcpListener, handler: Arc<H>) {
         let mut pause = FIRST_PAUSE;
         loop {
-            if self.outlived && *self.drain.borrow() {
+            if self.outlived && *self.drain.borrow() == Drain::Now {
                 return;
             }
             // What waits in a socket that closes with this process would be reset: it is accepted first.
@@ -296,8 +307,8 @@ impl Stream for TlsStream<TcpStream> {
 }
 
 /// Waits until draining begins; a sender that is gone means that nobody will ever drain.
-pub async fn draining(drain: &mut watch::Receiver<bool>) {
-    if drain.wait_for(|drain| *drain).await.is_err() {
+pub async fn draining(drain: &mut watch::Receiver<Drain>) {
+    if drain.wait_for(|drain| *drain == Drain::Now).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
