@@ -368,6 +368,77 @@ async fn bodies_that_contradict_their_length_never_reach_the_upstream_whole() {
     assert!(upstream.requests().iter().all(|request| request.body != b"four"));
 }
 
+/// Frames that no client may send end their stream or their connection with an error (§5, §6), whatever code the library has
+/// for it; nothing of them goes upstream, and others are served.
+#[tokio::test]
+async fn frames_out_of_place_end_their_stream_or_their_connection() {
+    const PRIORITY: u8 = 2;
+    const PUSH_PROMISE: u8 = 5;
+    const PADDED: u8 = 8;
+    let (upstream, gate) = start("").await;
+    let fields: [(&str, &str); 4] =
+        [(":method", "POST"), (":scheme", "http"), (":authority", "gate.example"), (":path", "/w/a")];
+    let post = frame(HEADERS, END_HEADERS, 1, &block(&fields));
+    let with_trailers = |flags, trailers: &[(&str, &str)]| {
+        let (body, trailers) = (frame(DATA, 0, 1, b"hi"), frame(HEADERS, flags, 1, &block(trailers)));
+        [&post[..], &body, &trailers].concat()
+    };
+    let nowhere = |stream| get(stream, "/nowhere", &[]);
+    for (what, bytes) in [
+        ("DATA behind the end", [nowhere(1), frame(DATA, 0, 1, b"hi")].concat()),
+        ("a second head behind the end", nowhere(1).repeat(2)),
+        ("DATA of no stream", frame(DATA, END_STREAM, 0, b"hi")),
+        ("DATA before a head", frame(DATA, END_STREAM, 1, b"hi")),
+        ("a head of no stream", nowhere(0)),
+        ("a stream of the server's", nowhere(2)),
+        ("a stream below the last", [nowhere(3), nowhere(1)].concat()),
+        ("a stream that depends on itself", frame(PRIORITY, 0, 1, &[0, 0, 0, 1, 0])),
+        ("a promise", frame(PUSH_PROMISE, END_HEADERS, 1, &[0, 0, 0, 2])),
+        ("a continuation of nothing", frame(CONTINUATION, END_HEADERS, 1, &block(&fields))),
+        (
+            "something within a head",
+            [frame(HEADERS, END_STREAM, 1, &block(&fields)), frame(PING, 0, 0, &[0; 8])].concat(),
+        ),
+        ("a window that opens by nothing", frame(WINDOW_UPDATE, 0, 0, &[0; 4])),
+        ("a short ping", frame(PING, 0, 0, &[0; 7])),
+        ("a ping of a stream", frame(PING, 0, 1, &[0; 8])),
+        ("a setting cut short", frame(SETTINGS, 0, 0, &[0, 4, 0])),
+        (
+            "padding longer than its frame",
+            [&post[..], &frame(DATA, PADDED | END_STREAM, 1, &[9, 1])].concat(),
+        ),
+        ("trailers that do not end the stream", with_trailers(END_HEADERS, &[("x-t", "a")])),
+    ] {
+        let mut frames = Frames::connect(gate.addr(), &[]).await;
+        frames.write(&bytes).await.unwrap();
+        let error = loop {
+            match frames.read().await {
+                Some(frame) if frame.kind == RST_STREAM => break frame.payload,
+                Some(frame) if frame.kind == GOAWAY => break frame.payload[4..8].to_vec(),
+                Some(_) => {}
+                None => panic!("{what}: the connection ended without a word"),
+            }
+        };
+        assert_ne!(error, [0; 4], "{what}");
+    }
+    serves(&gate).await;
+    gate.quiet().await;
+    assert!(!upstream.requests().iter().any(|request| request.body == b"hi"));
+    // A pseudo-field in trailers the library drops without a word; the gate passes no trailers on.
+    let mut frames = Frames::connect(gate.addr(), &[]).await;
+    frames
+        .write(with_trailers(END_HEADERS | END_STREAM, &[(":path", "/w/b"), ("api-key", "mine")]))
+        .await
+        .unwrap();
+    assert_eq!(frames.find(HEADERS).await.map(|head| status_of(&head.payload)), Some(200));
+    let passed = upstream.requests().pop().unwrap();
+    assert_eq!(
+        (passed.path(), &*passed.body, passed.headers.all("api-key")),
+        ("/base/w/a", &b"hi"[..], vec!["k"])
+    );
+    assert!(!passed.contains("mine") && !passed.contains("/w/b"));
+}
+
 /// A `:path` is "a sequence of … pchar" (§8.3.1, RFC 3986 §3.3): what has another byte is refused, or passed on as it
 /// came, or encoded. Of a fragment alone the gate never hears, for its parser cuts it off: what is asked is what stands
 /// before it, upstream and in memory alike.

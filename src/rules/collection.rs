@@ -18,6 +18,7 @@ mod align;
 mod book;
 mod chain;
 mod cut;
+mod doubt;
 mod held;
 mod sight;
 mod step;

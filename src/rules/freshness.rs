@@ -37,14 +37,13 @@ pub fn heuristic_lifetime(headers: &HeaderMap, wall: SystemTime) -> Option<Durat
     heuristics::lifetime(date(headers, &header::LAST_MODIFIED, wall)?, dated(headers, wall))
 }
 
-/// "corrected_initial_age = max(apparent_age, corrected_age_value)" (§4.2.3). `delay`, what the call took, counts where
-/// another cache stated an age, which is about the moment of its own request; a response that comes from the origin
-/// itself is as old as it says by its `Date`.
+/// "corrected_initial_age = max(apparent_age, corrected_age_value)", of which the latter is what `Age` says, or nothing,
+/// and `delay`, what the call took: "response_delay" (§4.2.3).
 pub fn initial_age(headers: &HeaderMap, delay: Duration, wall: SystemTime) -> Duration {
     let apparent = wall.duration_since(dated(headers, wall)).unwrap_or_default();
     // Dates are whole seconds: less than one is no age.
     let apparent = Duration::from_secs(apparent.as_secs().min(LONGEST));
-    apparent.max(stated_age(headers).map_or(Duration::ZERO, |stated| stated + delay))
+    apparent.max(stated_age(headers).unwrap_or_default() + delay)
 }
 
 /// `Age`: "a cache encountering a message with a list-based Age field value SHOULD use the first member of the field

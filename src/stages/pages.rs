@@ -11,7 +11,7 @@ use tower_layer::Layer;
 
 use super::Stage;
 use crate::model::cache_status::{CacheStatus, Stale, Why};
-use crate::model::exchange::{Answer, Ask, Block, Content, Question, Timing};
+use crate::model::exchange::{Answer, Ask, Block, Content, Demand, Question, Timing};
 use crate::model::fault::Called;
 use crate::model::{Body, Fault, Moment};
 use crate::rules::beliefs::PastEnd;
@@ -70,6 +70,8 @@ enum Outcome {
     Known,
     /// An answer for everybody.
     Answer(Answer),
+    /// It was kept from before what is known by now, and is forgotten: the block is asked for once more.
+    Outlived,
     /// Windows are not cut from it: only who asked for this very block has his answer.
     Useless(Forwarded, Answer),
 }
@@ -178,6 +180,7 @@ impl<S: Stage<Block> + 'static> Pages<S> {
             let own = question.key == ask.question.key;
             next = match self.outcome(route, &mut going, (&question, &ask), asked, answer) {
                 Outcome::Known => self.next(route, &ask, &mut going, now),
+                Outcome::Outlived => Next::Ask { block, demand: Demand::Fresh, fallback },
                 Outcome::Useless(reason, _) if !own => Next::Forward(reason),
                 Outcome::Answer(answer) | Outcome::Useless(_, answer) => return Ok(answer),
             };
@@ -201,11 +204,17 @@ impl<S: Stage<Block> + 'static> Pages<S> {
                     route,
                     key,
                     asked,
-                    entry,
+                    (entry, !answer.cache.is_from_memory()),
                     (ask.at, self.given.clock.now()),
                 );
                 self.given.store.forget(&question.key, entry);
-                let Some(held) = taken else { return Outcome::Useless(Forwarded::Unsliceable, answer) };
+                let Some(held) = taken else {
+                    // What was kept since before joins nothing that came after; what is asked for now may.
+                    return match answer.cache.is_from_memory() && going.collection.is_some() {
+                        true => Outcome::Outlived,
+                        false => Outcome::Useless(Forwarded::Unsliceable, answer),
+                    };
+                };
                 (going.collection, going.fetched) = (Some(held), Some(answer.cache));
                 Outcome::Known
             }

@@ -48,13 +48,13 @@ pub struct Going {
 }
 
 /// Takes `entry`, an answer to what was `asked` for somebody who came at `since`, into the collection under `key`, which is
-/// returned. `None`: it cannot be cut, or is of no use there.
+/// returned; `is_new`: the upstream gave it just now. `None`: it cannot be cut, or is of no use there.
 pub fn take(
     store: &Store,
     route: &PagedRoute,
     key: &Key,
     asked: Asked,
-    entry: &Arc<Entry>,
+    (entry, is_new): (&Arc<Entry>, bool),
     (since, now): (Moment, Moment),
 ) -> Option<Arc<Collection>> {
     let mut collection = store.collection_of(key, entry, asked.size);
@@ -84,7 +84,7 @@ pub fn take(
                 known.book.resize(asked.size, now);
             }
             let id = route.paging.shape.id.as_ref();
-            let taken = known.book.take(&Arc::new(held), &mut route.beliefs(), id, now);
+            let taken = known.book.take((&Arc::new(held), is_new), &mut route.beliefs(), id, now);
             known.changed();
             route.note(&taken);
             taken.used

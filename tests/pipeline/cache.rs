@@ -51,7 +51,7 @@ async fn a_stale_answer_is_refreshed_by_exactly_one_call_behind_the_clients_back
     let world = caching("ttl = \"30s\"\nstale_while_revalidate = \"60s\"");
     world.upstream.plays(|heard| reply(200, format!("#{}", heard.n)).after(s(1)));
     world.get("/r").send().await;
-    // Its age runs from its head's arrival.
+    // Its age runs from its head's arrival, and what the call took is part of it (RFC 9111 §4.2.3).
     pass(s(30)).await;
     let got = all(world.crowd(32, "/r").await).await;
     for got in got {
@@ -59,7 +59,7 @@ async fn a_stale_answer_is_refreshed_by_exactly_one_call_behind_the_clients_back
     }
     assert_eq!(world.calls(), 2);
     world.quiet().await;
-    assert_eq!(world.get("/r").send().await.cache(), "hit; ttl=30");
+    assert_eq!(world.get("/r").send().await.cache(), "hit; ttl=29");
     // Nobody asked for 30 + 60 s: the next one waits.
     pass(s(90)).await;
     let late = world.get("/r").send().await;

@@ -37,8 +37,9 @@ fn field<'a>(headers: &'a http::HeaderMap, name: &str) -> Option<&'a str> {
 #[tokio::test(start_paused = true)]
 async fn a_hit_comes_in_the_coding_that_its_client_likes() {
     let world = compressing();
-    let plain = world.get("/r").with("accept-encoding", "gzip").send().await;
-    assert_eq!((plain.header("content-encoding"), plain.header("vary")), (None, None));
+    // Compressing goes on beside the first answer, and may be done before it: that one asks for none.
+    let plain = world.get("/r").send().await;
+    assert_eq!(plain.header("content-encoding"), None);
     world.quiet().await;
     for (accepted, coding, tag) in [
         ("gzip", Some("gzip"), "\"a-gzip\""),

@@ -155,7 +155,7 @@ fn ids(items: &[(u64, u64)]) -> Vec<u64> {
 /// How many walks are under way at once. The first does not carry its token, and nobody else asks for pages of its size:
 /// the others do.
 const WALKERS: usize = 4;
-const GUESSED: u64 = 7;
+const GUESSED: u64 = 9;
 
 /// A walk.
 #[derive(Default, Clone)]
@@ -382,4 +382,36 @@ proptest! {
     ) {
         run(Kind::Anything, habits, count, &ops)?;
     }
+}
+
+/// A step of a walk in pages of seven that carries its token.
+const STEP: Op = Op::Step { who: 1, size: 7 };
+
+#[test]
+fn a_window_that_was_kept_since_before_items_arrived_follows_nothing_that_came_after() {
+    let ask = |page, size| Op::Ask { page, size, head: false };
+    let ops = [ask(4, 7), ask(1, 1), STEP, Op::Arrive(1), STEP, STEP];
+    let habits = (PastEnd::Empty, Oversize::Refuse(7));
+    run(Kind::Arrivals, habits, 35, &ops).unwrap();
+}
+
+#[test]
+fn past_the_end_of_an_empty_list_no_habit_shows() {
+    let ask = |page, size| Op::Ask { page, size, head: false };
+    let ops = [ask(3, 5), Op::Arrive(10), Op::Arrive(5), ask(1, 1), ask(5, 6)];
+    run(Kind::Arrivals, (PastEnd::LastPage, Oversize::Unlimited), 0, &ops).unwrap();
+}
+
+#[test]
+fn the_last_page_once_more_is_no_larger_than_the_upstream_gives() {
+    let ask = |page, size| Op::Ask { page, size, head: false };
+    let ops = [ask(1, 1), Op::Arrive(9), Op::Purge, STEP, Op::Arrive(1), ask(3, 9)];
+    run(Kind::Arrivals, (PastEnd::LastPage, Oversize::Clamp(8)), 0, &ops).unwrap();
+}
+
+#[test]
+fn a_block_of_new_items_is_not_taken_for_the_last_page_once_more() {
+    let ask = |page, size| Op::Ask { page, size, head: false };
+    let ops = [Op::Arrive(6), STEP, STEP, STEP, Op::Arrive(10), ask(4, 7)];
+    run(Kind::Arrivals, (PastEnd::Status(404), Oversize::Unlimited), 15, &ops).unwrap();
 }

@@ -465,6 +465,15 @@ async fn a_walk_whose_generation_is_gone_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_walk_goes_on_where_as_many_items_arrive_as_a_block_has() {
+    let paged = Paged::of(Listing::new(21), "ttl = \"30s\"", PAGED);
+    let first = paged.get(1, 7).await;
+    paged.change(|list| list.arrive(10));
+    let second = paged.world.get("/r?page=2&size=7").with("tollgate-walk", &token(&first)).send().await;
+    assert_eq!((state(&second), ids(&second)), ("pinned", (8..=14).rev().collect()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_several_walks_the_newest_generation_is_read() {
     let paged = Paged::of(Listing::new(64), "ttl = \"2s\"", PAGED);
     // What lies past an end is learned first: until then what stands apart is forwarded as it is asked.

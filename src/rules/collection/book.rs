@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::chain::{Chain, Fit, How, Restart};
+use super::doubt::{About, Doubt};
 use super::held::{Asked, Held};
 use crate::model::entry::Entry;
 use crate::model::moment::Moment;
@@ -31,29 +32,9 @@ pub struct Book {
     /// Chains that were contradicted, with when that was: walks read what is known of them.
     pub(super) past: Vec<(Chain, Moment)>,
     pub(super) doubt: Option<Doubt>,
+    /// The block that came once more, while it is in doubt what that means.
+    repeated: Option<Arc<Held>>,
     serials: u32,
-}
-
-/// An answer that may mean several things; another block tells which.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Doubt {
-    /// The chain it is about.
-    pub(super) serial: u32,
-    /// The place behind the items that came.
-    pub(super) place: i64,
-    /// The block that tells.
-    pub(super) block: u64,
-    about: About,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum About {
-    /// So many items came as this block, fewer than were asked for: is this the end, or all that is given at once?
-    Short { block: u64, len: u64 },
-    /// There is more behind them: it is all that is given at once, unless the list grew meanwhile.
-    Capped { len: u64 },
-    /// A whole block came once more: is this what lies past the end, or did as many items arrive as it has?
-    Repeated,
 }
 
 /// What a block taught.
@@ -72,7 +53,15 @@ pub struct Taken {
 impl Book {
     /// Nothing yet, in blocks of `size` items.
     pub fn new(size: u64) -> Self {
-        Self { size, main: None, apart: Vec::new(), past: Vec::new(), doubt: None, serials: 0 }
+        Self {
+            size,
+            main: None,
+            apart: Vec::new(),
+            past: Vec::new(),
+            doubt: None,
+            repeated: None,
+            serials: 0,
+        }
     }
 
     /// How many items blocks have.
@@ -89,10 +78,10 @@ impl Book {
         }
     }
 
-    /// Takes in a block that was asked for.
+    /// Takes in a block that was asked for. `is_new`: it came from the upstream just now, and was not kept from before.
     pub fn take(
         &mut self,
-        held: &Arc<Held>,
+        (held, is_new): (&Arc<Held>, bool),
         beliefs: &mut Beliefs,
         id: Option<&Pointer>,
         now: Moment,
@@ -111,10 +100,12 @@ impl Book {
             self.doubt = None;
         }
         if len > 0 && held.asked.position > 0 && self.is_last_again(held, id) {
-            let known = beliefs.past_end() == Some(PastEnd::Again) || len < self.size;
+            // As many new items as a block has would show the same: the next block tells.
+            let known = beliefs.past_end() == Some(PastEnd::Again);
             if known || doubt.is_some_and(|doubt| doubt.about == About::Repeated) {
                 return self.stops(held.asked, &held.entry, PastEnd::Again, beliefs, now);
             }
+            self.repeated = Some(held.clone());
             let chain = self.main.as_ref().and_then(|chain| Some((chain.serial, chain.last_place()?)));
             self.doubt = chain.map(|(serial, place)| Doubt {
                 serial,
@@ -137,7 +128,14 @@ impl Book {
             return Taken { learned, restarted: Some(Restart::Resized), used: true, ..Taken::default() };
         }
         let ends = beliefs.ends(len, self.size);
-        let taken = self.fit(held, doubt, beliefs, id, now);
+        let how = How { ends, trusted: is_trusted(held, beliefs), new: is_new };
+        if doubt.is_some_and(|doubt| doubt.about == About::Repeated)
+            && let Some(before) = self.repeated.take().filter(|before| before.named)
+        {
+            // Something else follows: as many items had arrived as a block has.
+            self.fit(&before, How { ends: false, trusted: false, new: false }, None, (beliefs, id), now);
+        }
+        let taken = self.fit(held, how, doubt, (beliefs, id), now);
         beliefs.saw(len);
         if short && !ends && self.doubt.is_none() {
             let chain = self.main.iter().chain(self.apart.iter().rev());
@@ -152,19 +150,18 @@ impl Book {
     fn fit(
         &mut self,
         held: &Arc<Held>,
+        how: How,
         doubt: Option<Doubt>,
-        beliefs: &Beliefs,
-        id: Option<&Pointer>,
+        (beliefs, id): (&Beliefs, Option<&Pointer>),
         now: Moment,
     ) -> Taken {
-        let ends = beliefs.ends(held.len() as u64, self.size);
-        let how = How { ends, trusted: is_trusted(held, beliefs), new: true };
         let used = Taken { used: true, ..Taken::default() };
         let most = usize::try_from(self.size).unwrap_or(usize::MAX);
         match self.main.as_mut().map(|chain| chain.admit(held, how, id)) {
             Some(Fit::Joined(arrived)) => {
                 if let Some(chain) = &mut self.main {
                     chain.tidy(most, id);
+                    self.doubt = self.doubt.or_else(|| doubt?.grown(chain));
                 }
                 if arrived > 0 {
                     // Where these stood was counted from a head that has moved.
@@ -177,7 +174,7 @@ impl Book {
                 return Taken { restarted: Some(reason), ..used };
             }
             None if held.asked.position == 0 => {
-                let chain = Chain::new(self.next_serial(), held, ends);
+                let chain = Chain::new(self.next_serial(), held, how.ends);
                 self.main = Some(chain);
                 return used;
             }
@@ -189,9 +186,8 @@ impl Book {
         if self.apart.iter_mut().rev().any(joins) {
             return used;
         }
-        if let Some(Doubt { serial, place, about: About::Short { block, len }, .. }) = doubt {
-            // Something stands behind a block that came short.
-            self.doubt = Some(Doubt { serial, place, block, about: About::Capped { len } });
+        if let Some(doubt) = doubt.and_then(Doubt::not_the_end) {
+            self.doubt = Some(doubt);
             return used;
         }
         if !how.trusted {
@@ -200,7 +196,7 @@ impl Book {
         if self.apart.len() == MOST_APART {
             self.apart.remove(0);
         }
-        let chain = Chain::new(self.next_serial(), held, ends);
+        let chain = Chain::new(self.next_serial(), held, how.ends);
         self.apart.push(chain);
         used
     }
@@ -320,7 +316,7 @@ impl Book {
 
     /// Whether the list is known to have items.
     pub fn has_items(&self) -> bool {
-        self.main.iter().chain(&self.apart).any(|chain| chain.last_place().is_some())
+        self.main.iter().chain(&self.apart).any(Chain::has_items)
     }
 
     /// How many items of `span`, from its first on, blocks show that were `asked` for then, in the newest generation.
@@ -337,6 +333,13 @@ impl Book {
     /// The block that holds `place` of the chain `serial`, to be asked for anew; `None` for a chain that ended.
     pub fn block_at(&self, serial: u32, place: i64) -> Option<u64> {
         Some(self.chain(serial)?.block_of(place, self.size))
+    }
+
+    /// The block that tells what lies behind `place`, where the chain `serial` ends; `None` for a chain that ended.
+    pub fn block_behind(&self, serial: u32, place: i64) -> Option<u64> {
+        let doubt = self.doubt.filter(|doubt| (doubt.serial, doubt.place) == (serial, place));
+        let behind = || self.block_at(serial, place).map(|block| block + 1);
+        doubt.map(|doubt| doubt.block).or_else(behind)
     }
 
     /// The last page of `size` items, in the generation that begins at `head` of chain `serial`; `None` while it is

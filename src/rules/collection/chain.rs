@@ -313,6 +313,11 @@ impl Chain {
         Generation { serial: self.serial, head: self.head }
     }
 
+    /// Whether anything of it is known but where it ends.
+    pub(super) fn has_items(&self) -> bool {
+        !self.runs.is_empty()
+    }
+
     /// The place behind the last item that is known.
     pub(super) fn last_place(&self) -> Option<i64> {
         self.runs.last().map(Run::end)

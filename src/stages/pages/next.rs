@@ -39,6 +39,8 @@ impl<S: Stage<Block> + 'static> Pages<S> {
             let beliefs = route.beliefs();
             (beliefs.size(now), beliefs.cut(window.size, now), beliefs.is_known(window.size, now))
         };
+        // What was moved to is another window once it is known that the upstream gives fewer items at once.
+        going.moved = going.moved.filter(|moved| moved.size == given);
         going.window = going.moved.unwrap_or(Window { size: given, ..window });
         let span = paging.counting.span(going.window).filter(|span| span.end < FARTHEST);
         let Some(span) = span else { return Next::Forward(Forwarded::Odd) };
@@ -121,7 +123,7 @@ impl<S: Stage<Block> + 'static> Pages<S> {
             Step::Behind { generation, view, judged } => {
                 let habit = route.beliefs().past_end();
                 let end = view.end.as_ref().map_or(generation.head, |(_, place)| *place);
-                let block = known.book.block_at(generation.serial, end);
+                let block = known.book.block_behind(generation.serial, end);
                 let (last, behind) =
                     (known.book.last_page(generation, going.window.size), known.book.behind(generation));
                 match (habit, block) {
@@ -129,10 +131,9 @@ impl<S: Stage<Block> + 'static> Pages<S> {
                         let status = self.status(route, ask, (&known, generation), judged.as_ref(), now);
                         cut(route, (ask, going), &mut known, (view, generation), status, now)
                     }
-                    // The block behind the last one tells what lies there.
                     (None, Some(block)) => {
                         drop(known);
-                        ask_for(going, block + 1, None, None)
+                        ask_for(going, block, None, None)
                     }
                     // Once more the last page; it is a window like others.
                     (Some(PastEnd::Again), _) if going.moved.is_none() && last.is_some() => {
@@ -211,7 +212,7 @@ impl<S: Stage<Block> + 'static> Pages<S> {
                 return;
             }
             if let (Ok(Answer { content: Content::Held(entry, _), .. }), Some(key)) = (&fetched, &key) {
-                windows::take(&given.store, &route, key, asked, entry, (now, given.clock.now()));
+                windows::take(&given.store, &route, key, asked, (entry, true), (now, given.clock.now()));
                 given.store.forget(&question.key, entry);
             }
         });
