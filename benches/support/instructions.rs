@@ -99,7 +99,15 @@ const KINDS: [Kind; 8] = [
         clients: 1,
     },
     // A page of twenty, cut from blocks of a hundred in memory.
-    Kind { name: "slice", query: |_| HIT.into(), lines: "", status: OK, with: cut_pages, clients: 1 },
+    Kind {
+        name: "slice",
+        // A page of the second block comes first: by it the gate learns that this upstream gives no `Link`.
+        query: |at| if at == 10 { HIT.replacen("page=2", "page=6", 1) } else { HIT.into() },
+        lines: "",
+        status: OK,
+        with: cut_pages,
+        clients: 1,
+    },
     // The same question, spelt as never before.
     Kind {
         name: "understanding",

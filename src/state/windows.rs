@@ -142,7 +142,7 @@ pub fn answered(
         }
     };
     let wish = wish((ask, going), owner, now);
-    collection::answered(&mut known.guesses, &route.paging, &wish, walk, cut.place.more);
+    collection::answered(&mut known.guesses, &route.paging, &wish, (course, walk), cut.place.more);
     route.meters.answered(course.standing, cut.view.parts.len());
     let status = match going.fetched {
         Some(CacheStatus::Forwarded { why, status, stored, collapsed }) => {
@@ -151,10 +151,11 @@ pub fn answered(
         }
         _ => status,
     };
-    let link = cut.links.then(|| route.paging.link(&cut.place, &ask.question.target, text)).flatten();
-    let answer = answer(&cut, going, status, (named(&walk, &owner, course.standing), link), now);
+    let link = cut.links.as_ref().zip(text).and_then(|(links, token)| links.value(token));
+    let answer = answer(&cut, going, status, (named(&token, course.standing), link), now);
     let asked = ask.question.window.map_or(size, |window| window.size);
-    Some(match route.paging.reading.capped(asked).filter(|_| size < asked) {
+    let told = if size < asked { route.paging.reading.capped(asked) } else { None };
+    Some(match told {
         Some(told) => {
             route.meters.capped.inc();
             answer.with_field(UNDERSTOOD, told)
@@ -172,12 +173,14 @@ pub fn torn(
     reason: Forwarded,
     now: Moment,
 ) -> Option<HeaderValue> {
-    let walk = going.course?.walk.filter(|_| reason != Forwarded::PastEnd)?;
+    let course = going.course.filter(|_| reason != Forwarded::PastEnd)?;
+    let walk = course.walk?;
     let collection = ask.question.collection.as_ref()?;
     let owner = Owner { client: ask.client, route: ask.route, collection };
     let mut known = going.collection.as_ref()?.known();
-    collection::answered(&mut known.guesses, &route.paging, &wish((ask, going), owner, now), walk, true);
-    Some(named(&walk, &owner, Standing::Torn).into_value("?"))
+    let wish = wish((ask, going), owner, now);
+    collection::answered(&mut known.guesses, &route.paging, &wish, (course, walk), true);
+    Some(named(&walk.token(&owner), Standing::Torn).into_value("?"))
 }
 
 /// What a request wants, once it is known what it gets.
@@ -195,8 +198,8 @@ fn wish<'a>((ask, going): (&'a Ask, &'a Going), owner: Owner<'a>, now: Moment) -
 }
 
 /// `TOKEN;state=…`
-fn named(walk: &Walk, owner: &Owner<'_>, standing: Standing) -> Short<80> {
-    let (token, mut named) = (walk.token(owner), Short::new());
+fn named(token: &Short<40>, standing: Standing) -> Short<80> {
+    let mut named = Short::new();
     if let Ok(token) = std::str::from_utf8(token.as_bytes()) {
         named.push(token);
         named.push(";state=");

@@ -176,9 +176,18 @@ pub(super) fn newer(book: &Book, block: u64, judged: &Judged) -> (Moment, Option
     (judged.entry.arrived, same)
 }
 
-/// An answer was given: `walk` has gone on, and may go on with the next page if there is `more`.
-pub fn answered(guesses: &mut Guesses, paging: &Paging, wish: &Wish<'_>, walk: Walk, more: bool) {
-    guesses.passed(&reader(wish, wish.span.start), walk);
+/// An answer was given, of the walk that `course` goes on with or of `walk`, which begins with it; that may go on with the
+/// next page if there is `more`.
+pub fn answered(
+    guesses: &mut Guesses,
+    paging: &Paging,
+    wish: &Wish<'_>,
+    (course, walk): (Course, Walk),
+    more: bool,
+) {
+    if let Some(walk) = course.walk {
+        guesses.passed(&reader(wish, wish.span.start), walk);
+    }
     if more {
         guesses.remember(reader(wish, wish.span.end), walk, wish.now, paging.walk_idle);
     }

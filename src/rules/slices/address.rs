@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 
 use super::compose::Place;
@@ -41,20 +42,47 @@ impl Address<'_> {
     }
 
     /// `Link` with `first`, `prev`, `next` and `last` (RFC 8288), as far as they are known and there.
-    pub fn link(&self, place: &Place) -> Option<HeaderValue> {
-        let mut value = String::new();
+    pub fn links(&self, place: &Place) -> Links {
         let windows = [
             ("first", Some(place.first())),
             ("prev", place.prev()),
             ("next", place.next()),
             ("last", place.last()),
         ];
+        let unwalked = Address { walk: None, ..*self };
+        let (mut pieces, mut piece) = (Vec::with_capacity(5), String::from("<"));
         for (relation, window) in windows {
             let Some(window) = window else { continue };
-            let gap = if value.is_empty() { "" } else { ", " };
-            let _ = write!(value, "{gap}<{}>; rel=\"{relation}\"", self.of(window));
+            if !pieces.is_empty() {
+                piece.push_str(", <");
+            }
+            let _ = write!(piece, "{}&{WALK}=", unwalked.of(window));
+            pieces.push(piece.into_boxed_str());
+            piece = format!(">; rel=\"{relation}\"");
         }
-        HeaderValue::try_from(value).ok()
+        pieces.push(piece.into_boxed_str());
+        Links(pieces.into())
+    }
+}
+
+/// A `Link` that lacks its walk's token: between each two of these pieces.
+#[derive(Debug)]
+pub struct Links(Box<[Box<str>]>);
+
+impl Links {
+    /// The field's value, with the token of a walk in every address.
+    pub fn value(&self, token: &str) -> Option<HeaderValue> {
+        let mut value = Vec::with_capacity(self.size() + self.0.len() * token.len());
+        for (place, piece) in self.0.iter().enumerate() {
+            value.extend_from_slice(if place > 0 { token.as_bytes() } else { b"" });
+            value.extend_from_slice(piece.as_bytes());
+        }
+        HeaderValue::from_maybe_shared(Bytes::from(value)).ok()
+    }
+
+    /// How many bytes its text has.
+    pub fn size(&self) -> usize {
+        self.0.iter().map(|piece| piece.len()).sum()
     }
 }
 
@@ -129,14 +157,15 @@ mod tests {
             total,
             more,
         };
-        let to = |page: u64, relation: &str| format!("</m?p={page}&s=20>; rel=\"{relation}\"");
+        let to =
+            |page: u64, relation: &str| format!("</m?p={page}&s=20&tollgate_walk=t0k>; rel=\"{relation}\"");
         let address = Address { path: "/m", query: "p=9&s=9", window: ("p", "s"), ..ADDRESS };
         for (place, relations) in [
             (place(1, Some(50), true), vec![to(1, "first"), to(2, "next"), to(3, "last")]),
             (place(2, None, true), vec![to(1, "first"), to(1, "prev"), to(3, "next")]),
             (place(3, Some(50), false), vec![to(1, "first"), to(2, "prev"), to(3, "last")]),
         ] {
-            let link = address.link(&place).expect("is a field");
+            let link = address.links(&place).value("t0k").expect("is a field");
             assert_eq!(link.to_str().expect("is text"), relations.join(", "));
         }
     }
