@@ -1,7 +1,7 @@
 //! What the pages show: the operators' on the admin listener, and the gate's own under `/-/`.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use arc_swap::ArcSwap;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -14,6 +14,7 @@ use crate::hand;
 use crate::lasting::Lasting;
 use crate::model::exchange::{Answer, Known};
 use crate::model::{Body, Fault, FaultKind};
+use crate::provision;
 use crate::purge::Purge;
 use crate::stages::steps::OwnPages;
 use crate::usage;
@@ -86,7 +87,14 @@ impl Console for Operators {
     }
 
     fn explain(&self, request: &str) -> Result<String, String> {
-        Explanation::of(&self.plan.load(), request, Reader::Operator).map(|explanation| explanation.to_json())
+        let plan = self.plan.load();
+        let explanation = Explanation::of(&plan, request, Reader::Operator)?;
+        let route = plan.routes.iter().find(|route| explanation.route() == Some(&route.name));
+        let beliefs = route.and_then(|route| provision::beliefs(&plan, route, &self.lasting));
+        let learned = beliefs.map(|beliefs| {
+            beliefs.lock().unwrap_or_else(PoisonError::into_inner).learned(self.lasting.clock.now())
+        });
+        Ok(explanation.with_learned(learned.unwrap_or_default()).to_json())
     }
 
     fn usage(&self) -> String {

@@ -127,8 +127,11 @@ fn explain(plan: &Plan, route: &Route, method: &Method, uri: &Uri, reader: Reade
         }
     }
     let blocks = blocks(&reading, route, method, &question);
-    let sent = blocks.first().unwrap_or(&question);
-    explanation.insert("upstream_request".into(), upstream_request(plan, route, method, sent, reader));
+    let upstream_request = match blocks.first() {
+        Some(block) => upstream_request(plan, route, &Method::GET, block, reader),
+        None => upstream_request(plan, route, method, &question, reader),
+    };
+    explanation.insert("upstream_request".into(), upstream_request);
     explanation.insert("key".into(), question.collection.as_ref().unwrap_or(&question.key).digest().into());
     if let Some(window) = question.window {
         let blocks: Vec<_> = blocks.iter().filter_map(|block| block.window).collect();
@@ -146,7 +149,8 @@ fn explain(plan: &Plan, route: &Route, method: &Method, uri: &Uri, reader: Reade
 /// The blocks that a window is cut from, as they are asked for while nothing is known of the list or its upstream: a list
 /// that has grown since needs others. None where the window is forwarded as it is asked.
 fn blocks(reading: &Reading, route: &Route, method: &Method, question: &Question) -> Vec<Question> {
-    let Some(pages) = route.pages.as_ref().filter(|_| route.cache.enabled && *method == Method::GET) else {
+    let readable = matches!(*method, Method::GET | Method::HEAD);
+    let Some(pages) = route.pages.as_ref().filter(|_| route.cache.enabled && readable) else {
         return Vec::new();
     };
     let size = u64::from(pages.block);
@@ -234,6 +238,23 @@ fn limits(plan: &Plan, route: &Route, reader: Reader) -> Value {
         limits.insert("max_concurrent".into(), upstream.max_concurrent.into());
     }
     Value::Object(limits)
+}
+
+impl Explanation {
+    /// Which route would take the request, if one does.
+    pub fn route(&self) -> Option<&str> {
+        self.0.get("route")?.as_str()
+    }
+
+    /// With what a running gate has learned of the route's upstream, as names and what is so.
+    #[must_use]
+    pub fn with_learned(mut self, learned: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        let learned: Map<_, _> = learned.into_iter().map(|(name, fact)| (name.into(), fact.into())).collect();
+        if let (Value::Object(parts), false) = (&mut self.0, learned.is_empty()) {
+            parts.insert("learned".into(), learned.into());
+        }
+        self
+    }
 }
 
 impl fmt::Display for Explanation {

@@ -38,6 +38,8 @@ use crate::state::tells::Tells;
 mod accounts;
 mod memory;
 
+pub use memory::beliefs;
+
 use accounts::{NO_ACCOUNT_WAIT, accounts};
 
 /// Provisions `plan`: the stages, and the innermost one.

@@ -18,7 +18,9 @@ use serde_json::Value;
 use tollgate::config::plan::Plan;
 use tollgate::config::{self, WithoutSecrets};
 use tollgate::explain::{Explanation, Reader};
-use tollgate::model::exchange::ClientId;
+use tollgate::model::Key;
+use tollgate::model::Moment;
+use tollgate::model::exchange::{ClientId, RouteId};
 use tollgate::provision::reading;
 use tollgate::rules::cache_control::Directives;
 use tollgate::rules::forwarded;
@@ -31,6 +33,7 @@ use tollgate::rules::routes::Path;
 use tollgate::rules::slices::{Pointer, Role, Shape};
 use tollgate::rules::told::Told;
 use tollgate::rules::understanding::{prefers_strict, stated_timeout};
+use tollgate::rules::walks::{self, Generation, Owner, Walk};
 
 #[path = "fuzz/answers.rs"]
 mod answers;
@@ -607,6 +610,66 @@ fn what_is_cut_from_a_body_is_what_stands_in_it() {
                 assert_eq!(run, list[first..], "{text:?}");
                 let named = block.id(first, &at("/id")).is_some();
                 assert_eq!(block.id_hash(first).is_some(), named, "{text:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn only_tokens_that_were_given_name_walks() {
+    const TARGET: &[&str] = &[
+        "/a",
+        "?",
+        "&",
+        "=",
+        "tollgate_walk=",
+        "tollgate_walk",
+        "tollgate_walks=",
+        "%74ollgate_walk=",
+        "page=2",
+        ";",
+        ";state=pinned",
+        " ",
+        "00000001",
+        "000000000000002a",
+        "ffffffff",
+        "+0000001",
+        "é",
+        "\0",
+        "#",
+    ];
+    fuzz!("walks", TARGET, |text| {
+        let pairs = |target: &str| -> Vec<String> {
+            let query =
+                target.split_once('?').map(|(_, query)| query.split('&').map(str::to_owned).collect());
+            query.unwrap_or_default()
+        };
+        let names = |pair: &String| pair.starts_with("tollgate_walk=");
+        match walks::taken_from(text) {
+            None => assert!(!pairs(text).iter().any(names), "{text:?} names a walk"),
+            Some((rest, token)) => {
+                assert_eq!(walks::taken_from(&rest), None, "{text:?} left {rest:?}");
+                assert_eq!(rest.split('?').next(), text.split('?').next());
+                let (given, others): (Vec<_>, Vec<_>) = pairs(text).into_iter().partition(names);
+                assert_eq!(pairs(&rest), others, "{text:?} left {rest:?}");
+                let last =
+                    given.last().and_then(|pair| pair.strip_prefix("tollgate_walk=")).expect("named one");
+                assert!(token == last || HeaderValue::from_str(last).is_err(), "{text:?} gave {token:?}");
+            }
+        }
+        let key = Key::from_parts([&b"a collection"[..]]);
+        let owner = Owner { client: ClientId(1), route: RouteId(2), collection: &key };
+        let generation = Generation { serial: 1, head: -42 };
+        let given = Walk::begun(generation, Moment::from_nanos(7_000_000_000)).token(&owner);
+        // Whatever is written over a token that was given, or in its place, opens nothing.
+        for at in [0, 4, 8, 24, 39, 40] {
+            let mut token = given.as_bytes().get(..at).expect("is as long").to_vec();
+            token.extend_from_slice(text.as_bytes());
+            token.extend_from_slice(given.as_bytes().get(token.len()..).unwrap_or_default());
+            let is_given = token == given.as_bytes();
+            assert_eq!(Walk::of(&token, &owner).is_some(), is_given, "{token:?}");
+            if let Ok(value) = HeaderValue::from_bytes(&token) {
+                assert!(walks::token_in(&value).len() <= 64);
             }
         }
     });

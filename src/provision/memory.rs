@@ -1,5 +1,6 @@
 //! What the stages that answer from memory are given of a route.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::header::{ACCEPT_ENCODING, HeaderName};
@@ -7,6 +8,7 @@ use http::header::{ACCEPT_ENCODING, HeaderName};
 use super::{NO_ACCOUNT_WAIT, reading};
 use crate::config::plan::{Plan, Route as RoutePlan};
 use crate::lasting::Lasting;
+use crate::rules::beliefs::Beliefs;
 use crate::rules::collection::Paging;
 use crate::rules::headers::{ForwardHeaders, Forwarding};
 use crate::stages::cache::CacheRules;
@@ -47,15 +49,21 @@ fn patience(plan: &Plan, route: &RoutePlan) -> Duration {
         + plan.upstreams[route.upstream].timeout
 }
 
+/// What is believed of a route's upstream, where it is paged.
+pub fn beliefs(plan: &Plan, route: &RoutePlan, lasting: &Lasting) -> Option<Arc<Mutex<Beliefs>>> {
+    let pages = route.pages.as_ref().filter(|_| route.cache.enabled)?;
+    let upstream = &plan.upstreams[route.upstream];
+    let name = format!("{} {}{} {}", upstream.name, upstream.authority, upstream.base_path, route.name);
+    Some(lasting.beliefs(&name, pages.block.into()))
+}
+
 /// How a route's windows are cut, where it has pages and a memory to cut them from.
 pub(super) fn paged(plan: &Plan, route: &RoutePlan, lasting: &Lasting) -> Option<PagedRoute> {
     let pages = route.pages.as_ref().filter(|_| route.cache.enabled)?;
     let forwarding = Forwarding::new(route.forward_headers.clone(), credentials(plan, route));
     let mut settled = route.cache.clone();
     settled.ttl = pages.settled_ttl.or(settled.ttl);
-    let upstream = &plan.upstreams[route.upstream];
     let size = route.params.as_ref()?.param(pages.size)?.name.as_str();
-    let name = format!("{} {}{} {}", upstream.name, upstream.authority, upstream.base_path, route.name);
     Some(PagedRoute {
         paging: Paging {
             reading: reading(plan, route),
@@ -74,7 +82,7 @@ pub(super) fn paged(plan: &Plan, route: &RoutePlan, lasting: &Lasting) -> Option
         forwarding,
         patience: patience(plan, route),
         max_entry_bytes: plan.cache.max_entry_bytes,
-        beliefs: lasting.beliefs(&name, pages.block.into()),
+        beliefs: beliefs(plan, route, lasting)?,
         meters: PagesMeters::new(&lasting.metrics, &route.name, size),
     })
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::model::moment::Moment;
+use crate::rules::slices::Seen;
 
 /// How long it is believed that an upstream gives fewer items than it was asked for, or refuses to: then it is asked
 /// once more, since a larger limit would show in no other way.
@@ -19,9 +20,13 @@ pub struct Beliefs {
     /// An answer of `block` items was given, or of fewer to the question for them.
     answered: bool,
     limit: Option<Limit>,
+    /// So many items were given at this moment where more had been seen.
+    short: Option<(u64, Moment)>,
     past_end: Option<PastEnd>,
     /// Whether answers that stand before or behind others say so by a `Link`.
     links: Option<bool>,
+    /// Which members its envelopes have, and when.
+    members: Seen,
 }
 
 /// How many items the upstream gives.
@@ -74,7 +79,35 @@ impl Belief {
 impl Beliefs {
     /// Nothing yet, of an upstream that is asked for `block` items.
     pub fn new(block: u64) -> Self {
-        Self { block: block.max(1), longest: 0, answered: false, limit: None, past_end: None, links: None }
+        Self {
+            block: block.max(1),
+            longest: 0,
+            answered: false,
+            limit: None,
+            short: None,
+            past_end: None,
+            links: None,
+            members: Seen::default(),
+        }
+    }
+
+    /// What was learned, for operators.
+    pub fn learned(&self, now: Moment) -> Vec<(&'static str, String)> {
+        let limit = self.limit(now).map(|limit| {
+            let beyond = if limit.refuses { "refuses more" } else { "cuts what asks for more" };
+            ("items_at_once", format!("{}, {beyond}", limit.size))
+        });
+        let past_end = self.past_end.map(|habit| {
+            let lies = match habit {
+                PastEnd::Empty => "an empty list",
+                PastEnd::Again => "the last page again",
+                PastEnd::Refused => "an error",
+            };
+            ("past_the_end", lies.to_owned())
+        });
+        let links =
+            self.links.map(|links| ("link", if links { "is given" } else { "is not given" }.to_owned()));
+        limit.into_iter().chain(past_end).chain(links).collect()
     }
 
     /// How many items a block has. `None` while it is not known how many the upstream gives.
@@ -130,6 +163,16 @@ impl Beliefs {
         }
     }
 
+    /// These members were in an answer, and those were not.
+    pub fn saw_members(&mut self, seen: &Seen) {
+        self.members = self.members.and(seen);
+    }
+
+    /// What was seen of the members of its envelopes.
+    pub fn members(&self) -> Seen {
+        self.members
+    }
+
     /// Whether the upstream may give a `Link` to what stands before or behind others.
     pub fn links(&self) -> bool {
         self.links != Some(false)
@@ -146,6 +189,23 @@ impl Beliefs {
             self.answered = limit.refuses;
         }
         contradicted
+    }
+
+    /// Since when a block has to have been asked for to say something new of an upstream that gave `len` items.
+    pub fn short_since(&self, len: u64) -> Moment {
+        self.short.filter(|(short, _)| *short == len).map_or(Moment::ORIGIN, |(_, at)| at)
+    }
+
+    /// A client's own question, sent at `asked`, had an answer of `len` items, of which blocks that were asked for before,
+    /// and since [`Beliefs::short_since`], show `shown`. If those are more, the upstream gives no more at once, or the
+    /// list had shrunk; if it is so once more, with blocks that came meanwhile, it is the former.
+    pub fn came_short(&mut self, len: u64, asked: Moment, shown: u64, now: Moment) -> Option<Belief> {
+        if shown <= len {
+            return None;
+        }
+        let again = self.short_since(len) > Moment::ORIGIN;
+        self.short = (!again).then_some((len, asked));
+        again.then(|| self.capped(len, now))
     }
 
     /// The upstream gives no more than `len` at once.
@@ -201,10 +261,22 @@ mod tests {
         assert!(beliefs.is_known(100, NOW) && !beliefs.is_known(101, NOW));
         beliefs.capped(50, NOW);
         assert_eq!((beliefs.size(NOW), beliefs.cut(80, NOW), beliefs.cut(20, NOW)), (Some(50), 50, 20));
+        assert_eq!(beliefs.learned(NOW), [("items_at_once", "50, cuts what asks for more".to_owned())]);
         assert!(!beliefs.saw_own(200, 50, NOW) && beliefs.saw_own(200, 60, NOW));
         assert_eq!(beliefs.size(NOW), Some(100));
         beliefs.capped(50, NOW);
         assert_eq!(beliefs.size(NOW + BELIEVED_FOR), Some(100));
+    }
+
+    #[test]
+    fn an_answer_that_is_shorter_than_what_was_seen_is_one_of_two_signs() {
+        let at = |seconds: u64| Moment::from_nanos(seconds * 1_000_000_000);
+        let mut beliefs = Beliefs::new(100);
+        assert_eq!(beliefs.came_short(120, at(5), 100, at(5)), None);
+        assert_eq!((beliefs.came_short(120, at(20), 150, at(20)), beliefs.short_since(120)), (None, at(20)));
+        assert_eq!(beliefs.came_short(120, at(30), 0, at(30)), None, "it may have shrunk");
+        assert_eq!((beliefs.short_since(110), beliefs.short_since(120)), (Moment::ORIGIN, at(20)));
+        assert_eq!(beliefs.came_short(120, at(60), 150, at(60)), Some(Belief::Capped(120)));
     }
 
     #[test]

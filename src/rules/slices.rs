@@ -4,7 +4,7 @@
 //! [`Shape::scan`] reads a body once, when it is stored, and keeps where its items begin ([`Block`]). Whatever is
 //! answered later is made of slices of that body: items are the upstream's own bytes and are never written anew. An
 //! envelope around them is rewritten member by member, and only if every member is declared, for of a member nobody
-//! described nobody can say what it would be in another window.
+//! described nobody can say what it would be in another window. A member that is declared may be absent.
 //!
 //! ```text
 //! body of a block   [ {…}, {…}, {…}, {…}, {…} ]
@@ -16,6 +16,7 @@ pub mod address;
 pub mod block;
 pub mod compose;
 pub mod counting;
+pub mod envelope;
 pub mod pointer;
 pub mod shape;
 
@@ -23,6 +24,7 @@ pub use address::Address;
 pub use block::{Block, Said};
 pub use compose::{Place, Run, compose, tag};
 pub use counting::Counting;
+pub use envelope::{Roles, Seen};
 pub use pointer::Pointer;
 pub use shape::{Follow, Role, Shape};
 
@@ -45,15 +47,13 @@ pub enum Unsliceable {
     TwiceNamed,
     /// An object around the items has a member that is not declared.
     Undeclared,
-    /// A declared member is not there.
-    Missing,
     /// A declared member is not what its role needs, such as a total that is no whole number.
     OddMember,
 }
 
 impl Unsliceable {
     /// Every reason, for counters.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 8] = [
         Self::NotJson,
         Self::TooDeep,
         Self::TooLong,
@@ -61,7 +61,6 @@ impl Unsliceable {
         Self::OtherShape,
         Self::TwiceNamed,
         Self::Undeclared,
-        Self::Missing,
         Self::OddMember,
     ];
 
@@ -75,7 +74,6 @@ impl Unsliceable {
             Self::OtherShape => "other_shape",
             Self::TwiceNamed => "twice_named",
             Self::Undeclared => "undeclared",
-            Self::Missing => "missing",
             Self::OddMember => "odd_member",
         }
     }
@@ -91,7 +89,6 @@ impl fmt::Display for Unsliceable {
             Self::OtherShape => "the body does not hold its items where `items` says",
             Self::TwiceNamed => "an object around the items names a member twice",
             Self::Undeclared => "an object around the items has a member that `members` does not declare",
-            Self::Missing => "a member that `members` declares is not there",
             Self::OddMember => "a member is not what `members` declares it to be",
         })
     }

@@ -267,8 +267,8 @@ impl<S: Stage<Block> + 'static> Pages<S> {
         answer.timing.wait += going.timing.wait;
         if let (Content::Held(entry, _), Some(window)) = (&answer.content, window) {
             let now = self.given.clock.now();
-            let shown = going.collection.as_ref().map_or(0, |held| held.known().book.shown(&going.span));
-            route.learn(entry, window.size, (reason, shown), now);
+            let known = going.collection.as_deref().map(|held| (held, &going.span));
+            route.learn(entry, window, reason, known, now);
         }
         Ok(match torn {
             Some(token) if answer.status().is_success() => {

@@ -1,6 +1,7 @@
 //! A paged route as it runs: its rules, what is believed of its upstream, and what is counted of it.
 
 use std::io::Read as _;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,14 +11,15 @@ use http::StatusCode;
 use http::header::{self, HeaderName};
 use prometheus::{IntCounter, IntGauge};
 
+use super::collections::Collection;
 use super::metrics::Metrics;
 use crate::model::Fields;
 use crate::model::cache_status::CacheStatus;
 use crate::model::entry::Entry;
-use crate::model::exchange::Answer;
+use crate::model::exchange::{Answer, Window};
 use crate::model::fault::{Called, Fault};
 use crate::model::moment::Moment;
-use crate::rules::beliefs::{Belief, Beliefs};
+use crate::rules::beliefs::{Belief, Beliefs, PastEnd};
 use crate::rules::collection::{Asked, Held, Paging, Restart, Taken};
 use crate::rules::headers::Forwarding;
 use crate::rules::params::Rule;
@@ -54,6 +56,8 @@ pub enum Forwarded {
     PastEnd,
     /// It is larger than any answer the upstream was seen to give.
     Unproven,
+    /// Nothing is known beside it, nor whether what it asks for lies past the end.
+    Apart,
     /// The upstream refuses a block's size.
     Refused,
     /// The answers cannot be cut.
@@ -62,8 +66,15 @@ pub enum Forwarded {
 
 impl Forwarded {
     /// Every reason.
-    pub const ALL: [Self; 6] =
-        [Self::TooWide, Self::Odd, Self::PastEnd, Self::Unproven, Self::Refused, Self::Unsliceable];
+    pub const ALL: [Self; 7] = [
+        Self::TooWide,
+        Self::Odd,
+        Self::PastEnd,
+        Self::Unproven,
+        Self::Apart,
+        Self::Refused,
+        Self::Unsliceable,
+    ];
 
     /// Its word in metrics.
     pub const fn as_str(self) -> &'static str {
@@ -72,6 +83,7 @@ impl Forwarded {
             Self::Odd => "odd_window",
             Self::PastEnd => "past_end",
             Self::Unproven => "unproven",
+            Self::Apart => "apart",
             Self::Refused => "refused",
             Self::Unsliceable => "unsliceable",
         }
@@ -157,22 +169,39 @@ impl PagedRoute {
         );
     }
 
-    /// Learns from `entry`, the answer to a window of `size` items that was forwarded as it was asked for `reason`.
-    /// `shown`: how many items blocks have shown of that window.
-    pub fn learn(&self, entry: &Arc<Entry>, size: u64, (reason, shown): (Forwarded, u64), now: Moment) {
+    /// Learns from `entry`, the answer to a `window` that was forwarded as it was asked for `reason`.
+    /// `known`: its collection, and the positions of the window, if anything is known of it.
+    pub fn learn(
+        &self,
+        entry: &Arc<Entry>,
+        window: Window,
+        reason: Forwarded,
+        known: Option<(&Collection, &Range<u64>)>,
+        now: Moment,
+    ) {
         if entry.status != StatusCode::OK || matches!(reason, Forwarded::Odd | Forwarded::PastEnd) {
             return;
         }
-        let Ok(held) = self.read(entry, Asked { position: 0, size }) else { return };
+        let Some(span) = self.paging.counting.span(window) else { return };
+        let (position, size) = (span.start, window.size);
+        let Ok(held) = self.read(entry, Asked { position, size }) else { return };
         let len = held.len() as u64;
+        // A collection is never looked into while beliefs are.
+        let asked = self.beliefs().short_since(len)..entry.asked;
+        let (shown, has_items) = known.map_or((0, false), |(collection, span)| {
+            let book = &collection.known().book;
+            (book.shown(span, &asked), book.has_items())
+        });
         let mut beliefs = self.beliefs();
+        beliefs.saw_link(held.is_linked(), held.leads());
+        beliefs.saw_members(&held.seen);
         if beliefs.saw_own(size, len, now) {
             tracing::info!(route = self.meters.route, size = len, "an upstream gives more than was believed");
         }
         let learned = match reason {
+            Forwarded::Apart if len == 0 && has_items => beliefs.ends_with(PastEnd::Empty),
             Forwarded::Refused => beliefs.refused(size.min(len.max(1)), now),
-            // More than this is there, as blocks showed, and was not given.
-            Forwarded::Unproven if len < shown && len < size => Some(beliefs.capped(len, now)),
+            Forwarded::Unproven if len < size => beliefs.came_short(len, entry.asked, shown, now),
             _ => None,
         };
         drop(beliefs);

@@ -129,8 +129,12 @@ pub fn answered(
     let cut = match known.find_cut(generation, from, size) {
         Some(cut) => cut.clone(),
         None => {
-            let links = route.beliefs().links();
-            let cut = Arc::new(route.paging.cut(view, going.window, (&ask.question.target, text), links)?);
+            let (links, seen) = {
+                let beliefs = route.beliefs();
+                (beliefs.links(), beliefs.members())
+            };
+            let target = (ask.question.target.as_str(), text);
+            let cut = Arc::new(route.paging.cut(view, going.window, target, (links, &seen))?);
             if !route.paging.names_addresses() {
                 known.keep_cut(generation, from, size, &cut);
             }

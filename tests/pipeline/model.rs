@@ -27,8 +27,11 @@ enum Op {
         size: u64,
         head: bool,
     },
-    /// The next page of a walk that carries its token.
-    Step,
+    /// The next page of one of several walks; in pages of `size` items, if it is the first of one that carries its token.
+    Step {
+        who: usize,
+        size: u64,
+    },
     Arrive(u64),
     Append(u64),
     Edit(usize),
@@ -68,8 +71,8 @@ fn op(kind: Kind) -> impl Strategy<Value = Op> {
     };
     prop_oneof![
         8 => (1u64..9, 1u64..26, prop::bool::weighted(0.1))
-            .prop_map(|(page, size, head)| Op::Ask { page, size, head }),
-        6 => Just(Op::Step),
+            .prop_map(|(page, size, head)| Op::Ask { page, size: if size == GUESSED { 1 } else { size }, head }),
+        8 => (0..WALKERS, 1u64..30).prop_map(|(who, size)| Op::Step { who, size }),
         4 => change,
         4 => (1u64..20).prop_map(Op::Pass),
         1 => any::<bool>().prop_map(Op::Fail),
@@ -149,9 +152,15 @@ fn ids(items: &[(u64, u64)]) -> Vec<u64> {
     items.iter().map(|(id, _)| *id).collect()
 }
 
-/// A walk that carries its token.
-#[derive(Default)]
+/// How many walks are under way at once. The first does not carry its token, and nobody else asks for pages of its size:
+/// the others do.
+const WALKERS: usize = 4;
+const GUESSED: u64 = 9;
+
+/// A walk.
+#[derive(Default, Clone)]
 struct Walker {
+    size: u64,
     page: u64,
     token: Option<String>,
     read: Vec<u64>,
@@ -166,9 +175,8 @@ async fn play(
     ops: &[Op],
     more: &'static str,
 ) -> Result<(), TestCaseError> {
-    const WALKED: u64 = 7;
     let mut stage = Stage::new(Listing { past_end, oversize, ..Listing::new(count) }, more);
-    let mut walker = Walker::default();
+    let mut walkers = vec![Walker::default(); WALKERS];
     let paged = more == PAGED;
     let (mut arrived, most) = match oversize {
         Oversize::Unlimited => (0, 19),
@@ -189,36 +197,47 @@ async fn play(
                 }
                 check(&stage, kind, &got, (page, size), &format!("op {n}: page {page} of {size}"))?;
             }
-            Op::Step if paged => {
+            Op::Step { who, size } if paged => {
+                let walker = &mut walkers[who];
                 walker.page += 1;
                 let page = walker.page;
-                let mut ask = stage.world.get(&format!("/r?page={page}&size={WALKED}"));
-                if let Some(token) = &walker.token {
+                if page == 1 {
+                    walker.size = match (who, size) {
+                        (0, _) => GUESSED,
+                        (_, GUESSED) => 1,
+                        (_, size) => size,
+                    };
+                }
+                let walked = walker.size;
+                let mut ask = stage.world.get(&format!("/r?page={page}&size={walked}"));
+                if let Some(token) = walker.token.as_ref().filter(|_| who > 0) {
                     ask = ask.with("tollgate-walk", token);
                 }
                 let got = ask.send().await;
+                let now = Duration::from_nanos(stage.world.now().as_nanos());
                 if page == 1 {
-                    walker.began = stage.now();
+                    walker.began = now;
                 }
                 let token = got.header("tollgate-walk").map(|value| value[..40].to_owned());
                 let small = match oversize {
-                    Oversize::Clamp(most) | Oversize::Refuse(most) => most < WALKED,
+                    Oversize::Clamp(most) | Oversize::Refuse(most) => most < walked,
                     Oversize::Unlimited => false,
                 };
-                // What could not be told of the walk's own state says so.
-                let torn = got.header("tollgate-walk").is_some_and(|value| value.ends_with("torn"));
-                if got.status != 200 || token.is_none() || torn || small {
-                    walker = Walker::default();
+                // Without its token a walk is gone on with as long as it is said to be.
+                let standing = got.header("tollgate-walk").map_or("", |value| &value[47..]);
+                let goes_on = page == 1 || standing == if who == 0 { "guessed" } else { "pinned" };
+                if got.status != 200 || token.is_none() || small || !goes_on {
+                    *walker = Walker::default();
                     continue;
                 }
                 let page_ids = ids(&items(&got));
-                let whole = page_ids.len() as u64 == WALKED;
+                let whole = page_ids.len() as u64 == walked;
                 walker.read.extend(page_ids);
                 walker.token = token;
                 if kind == Kind::Anything {
                     prop_assert!(walker.read.len() < 10_000);
                 } else {
-                    let age = stage.now() - walker.began + FRESH + STALE;
+                    let age = now - walker.began + FRESH + STALE;
                     let is_of = |list: &Listing| {
                         let all: Vec<u64> = list.items.iter().map(|(id, _)| *id).collect();
                         // Past the end some say the last page once more.
@@ -232,18 +251,20 @@ async fn play(
                     };
                     prop_assert!(
                         stage.lately(age).any(is_of),
-                        "op {}: a walk of {:?} read {:?}, token {:?}",
+                        "op {}: page {} of {} of walk {}: {:?}, token {:?}",
                         n,
                         page,
+                        walked,
+                        who,
                         walker.read,
                         walker.token
                     );
                 }
                 if !whole {
-                    walker = Walker::default();
+                    *walker = Walker::default();
                 }
             }
-            Op::Step => {}
+            Op::Step { .. } => {}
             // As many as were known, and a block more, would leave no sign between two blocks.
             Op::Arrive(count) if kind == Kind::Arrivals && arrived + count > most => {}
             Op::Arrive(count) => {
@@ -277,7 +298,7 @@ async fn play(
             }
             Op::Purge => {
                 stage.world.lasting.store.clear(stage.world.now());
-                walker = Walker::default();
+                walkers.fill(Walker::default());
             }
         }
     }
@@ -363,10 +384,13 @@ proptest! {
     }
 }
 
+/// A step of a walk in pages of seven that carries its token.
+const STEP: Op = Op::Step { who: 1, size: 7 };
+
 #[test]
 fn a_window_that_was_kept_since_before_items_arrived_follows_nothing_that_came_after() {
     let ask = |page, size| Op::Ask { page, size, head: false };
-    let ops = [ask(4, 7), ask(1, 1), Op::Step, Op::Arrive(1), Op::Step, Op::Step];
+    let ops = [ask(4, 7), ask(1, 1), STEP, Op::Arrive(1), STEP, STEP];
     let habits = (PastEnd::Empty, Oversize::Refuse(7));
     run(Kind::Arrivals, habits, 35, &ops).unwrap();
 }
@@ -381,13 +405,13 @@ fn past_the_end_of_an_empty_list_no_habit_shows() {
 #[test]
 fn the_last_page_once_more_is_no_larger_than_the_upstream_gives() {
     let ask = |page, size| Op::Ask { page, size, head: false };
-    let ops = [ask(1, 1), Op::Arrive(9), Op::Purge, Op::Step, Op::Arrive(1), ask(3, 9)];
+    let ops = [ask(1, 1), Op::Arrive(9), Op::Purge, STEP, Op::Arrive(1), ask(3, 9)];
     run(Kind::Arrivals, (PastEnd::LastPage, Oversize::Clamp(8)), 0, &ops).unwrap();
 }
 
 #[test]
 fn a_block_of_new_items_is_not_taken_for_the_last_page_once_more() {
     let ask = |page, size| Op::Ask { page, size, head: false };
-    let ops = [Op::Arrive(6), Op::Step, Op::Step, Op::Step, Op::Arrive(10), ask(4, 7)];
+    let ops = [Op::Arrive(6), STEP, STEP, STEP, Op::Arrive(10), ask(4, 7)];
     run(Kind::Arrivals, (PastEnd::Status(404), Oversize::Unlimited), 15, &ops).unwrap();
 }

@@ -633,6 +633,45 @@ async fn a_page_past_a_short_first_block_costs_two_calls() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_empty_list_does_not_tell_what_lies_past_an_end() {
+    let paged = Paged::new(Listing { past_end: PastEnd::LastPage, ..Listing::new(0) });
+    assert_eq!(paged.get(4, 4).await.text(), "[]");
+    paged.change(|list| list.arrive(13));
+    assert_eq!(paged.get(8, 3).await.text(), paged.direct_text(8, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_belief_is_not_built_on_an_older_answer() {
+    let paged = Paged::new(Listing::new(1));
+    assert_eq!(ids(&paged.get(1, 26).await), [1]);
+    paged.change(|list| list.append(30));
+    // Blocks show more than the answer that is held; it is older, and no sign of a limit.
+    paged.get(1, 10).await;
+    paged.get(1, 26).await;
+    pass(s(31)).await;
+    assert_eq!(ids(&paged.get(1, 26).await).len(), 26);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_above_a_block_is_learned_from_two_signs() {
+    let paged = Paged::new(Listing { oversize: Oversize::Clamp(12), ..Listing::new(64) });
+    let limits = || paged.world.metric("tollgate_pages_beliefs_total", &["belief=\"capped\""]);
+    for signs in 0..2 {
+        for page in 1..=2 {
+            paged.get(page, 10).await;
+        }
+        pass(s(1)).await;
+        assert_eq!(ids(&paged.get(1, 18).await).len(), 12, "as the upstream has it");
+        assert_eq!(limits(), f64::from(signs));
+        pass(s(31)).await;
+    }
+    paged.get(1, 10).await;
+    let got = paged.get(2, 18).await;
+    assert_eq!((ids(&got).len(), ids(&got)[0]), (12, 52));
+    assert_eq!(got.header("tollgate-understood"), Some("size;from=\"18\";rule=\"capped\""));
+}
+
+#[tokio::test(start_paused = true)]
 async fn links_are_made_where_the_upstream_would_make_them() {
     for (linked, count, expected) in [
         // All of it stands in one block: an upstream may leave the block's `Link` out, and not the window's.
@@ -656,5 +695,93 @@ async fn links_are_made_where_the_upstream_would_make_them() {
         // Where a list is one page, nothing leads anywhere.
         let got = paged.world.get("/r?page=1&size=10&q=short").send().await;
         assert_eq!(got.header("link").is_some(), count == 60 && expected, "{case}: {:?}", got.header("link"));
+    }
+}
+
+// ---- envelopes whose members come and go -------------------------------------------------------------------------
+
+/// When the upstream leaves a member of its envelopes out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Leaves {
+    /// `next`, `prev` and `more` where they lead nowhere.
+    OutWhatLeadsNowhere,
+    /// `total` on every page but the first.
+    TotalOut,
+    /// `prev`, always.
+    PrevOut,
+}
+
+const ENVELOPES: &str = "[routes.params]\n\
+    page = { type = \"integer\", default = 1, min = 1 }\n\
+    size = { type = \"integer\", default = 5, min = 1 }\n\
+    q = \"string\"\n\
+    [routes.pages]\npage = \"page\"\nsize = \"size\"\nblock = 10\nid = \"/id\"\nitems = \"/data\"\nlinks = \"page\"\n\
+    members = { total = \"/meta/total\", more = \"/meta/more\", next = \"/next\", prev = \"/prev\", \
+    constant = [\"/kind\"] }\n";
+
+fn enveloped(list: &Listing, leaves: Leaves, target: &str) -> serde_json::Value {
+    let plain = list.answer(target);
+    let body: Vec<u8> = plain.pieces.into_iter().flat_map(|piece| piece.unwrap().to_vec()).collect();
+    let number = |name: &str| -> u64 {
+        let query = target.split_once('?').unwrap().1;
+        query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).unwrap().parse().unwrap()
+    };
+    let (page, size, total) = (number("page"), number("size"), list.items.len() as u64);
+    let more = page * size < total;
+    let nowhere = leaves == Leaves::OutWhatLeadsNowhere;
+    let mut answer = serde_json::json!({ "kind": 1.50, "meta": {}, "data": serde_json::Value::Null });
+    answer["data"] = serde_json::from_slice(&body).unwrap();
+    if leaves != Leaves::TotalOut || page == 1 {
+        answer["meta"]["total"] = total.into();
+    }
+    if more || !nowhere {
+        answer["meta"]["more"] = more.into();
+        answer["next"] = if more { (page + 1).into() } else { serde_json::Value::Null };
+    }
+    if leaves != Leaves::PrevOut && (page > 1 || !nowhere) {
+        answer["prev"] = if page > 1 { (page - 1).into() } else { serde_json::Value::Null };
+    }
+    answer
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_that_are_absent_are_not_invented() {
+    for leaves in [Leaves::OutWhatLeadsNowhere, Leaves::TotalOut, Leaves::PrevOut] {
+        for count in [3, 10, 24, 40] {
+            let paged = Paged::of(Listing::new(count), "ttl = \"30s\"", ENVELOPES);
+            let list = paged.list.clone();
+            paged.world.upstream.plays(move |heard| {
+                reply(200, enveloped(&list.lock().unwrap(), leaves, &heard.target).to_string())
+            });
+            let ask = async |page: u64, size: u64, case: &str| {
+                let got = paged.get(page, size).await;
+                let mut made: serde_json::Value = serde_json::from_str(got.text()).unwrap();
+                let target = format!("/r?page={page}&size={size}");
+                let mut direct = enveloped(&paged.list.lock().unwrap(), leaves, &target);
+                if leaves == Leaves::TotalOut {
+                    // It may be told where the upstream is silent, if it is right.
+                    assert!(
+                        made["meta"]["total"].as_u64().is_none_or(|total| total == count),
+                        "{case}: {made}"
+                    );
+                    direct["meta"]["total"] = 0.into();
+                    made["meta"]["total"] = 0.into();
+                }
+                assert_eq!(made, direct, "{case}");
+            };
+            let windows = [(1, 3), (2, 3), (1, 10), (2, 7), (1, 5), (2, 10), (3, 8), (4, 10), (5, 5), (1, 2)];
+            for round in 0..2 {
+                let before = paged.world.calls();
+                for (page, size) in windows.into_iter().filter(|(page, size)| (page - 1) * size < count) {
+                    ask(page, size, &format!("{leaves:?} {count} items, page {page} of {size}, {round}"))
+                        .await;
+                }
+                let calls = paged.world.calls() - before;
+                assert!(round == 0 || calls == 0, "{leaves:?} {count}: {calls} more calls");
+            }
+            // Once it is known what the upstream gives, it is forwarded nothing.
+            let forwarded = paged.world.metric("tollgate_pages_forwarded_total", &[]);
+            assert!(forwarded <= 3.0, "{leaves:?} {count}: {forwarded}");
+        }
     }
 }

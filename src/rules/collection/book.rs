@@ -6,10 +6,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::chain::{Chain, Fit, How, Restart, signed};
+use super::chain::{Chain, Fit, How, Restart};
 use super::doubt::{About, Doubt};
 use super::held::{Asked, Held};
-use super::view::Look;
 use crate::model::entry::Entry;
 use crate::model::moment::Moment;
 use crate::rules::beliefs::{Belief, Beliefs, PastEnd};
@@ -92,6 +91,7 @@ impl Book {
         }
         let (len, block) = (held.len() as u64, held.asked.position / self.size.max(1));
         beliefs.saw_link(held.is_linked(), held.leads());
+        beliefs.saw_members(&held.seen);
         if len == 0 && held.asked.position > 0 {
             return self.stops(held.asked, &held.entry, PastEnd::Empty, beliefs, now);
         }
@@ -210,9 +210,9 @@ impl Book {
         beliefs: &mut Beliefs,
         now: Moment,
     ) -> Taken {
-        // Past the end of nothing at all there is nothing, whatever the habit.
-        let tells = habit != PastEnd::Empty || self.main.iter().chain(&self.apart).any(Chain::has_items);
-        let learned = if tells { beliefs.ends_with(habit) } else { None };
+        // Of an empty list the last page is as empty as what lies past its end.
+        let tells = habit != PastEnd::Empty || self.has_items();
+        let learned = tells.then(|| beliefs.ends_with(habit)).flatten();
         let mut taken = Taken { learned, used: true, ..Taken::default() };
         let block = asked.position / self.size.max(1);
         let doubt = self.doubt.take_if(|doubt| doubt.block == block);
@@ -314,14 +314,14 @@ impl Book {
             .max_by_key(|held| held.entry.arrived)
     }
 
-    /// How many items of `span` are known in the newest generation, from its first on.
-    pub fn shown(&self, span: &Range<u64>) -> u64 {
-        let Some(chain) = &self.main else { return 0 };
-        let from = chain.head.saturating_add(signed(span.start));
-        match chain.look(chain.head, span, self.size) {
-            Look::Whole(view) | Look::Behind(view) => view.count(),
-            Look::Missing(place) => u64::try_from(place.saturating_sub(from)).unwrap_or_default(),
-        }
+    /// Whether the list is known to have items.
+    pub fn has_items(&self) -> bool {
+        self.main.iter().chain(&self.apart).any(Chain::has_items)
+    }
+
+    /// How many items of `span`, from its first on, blocks show that were `asked` for then, in the newest generation.
+    pub fn shown(&self, span: &Range<u64>, asked: &Range<Moment>) -> u64 {
+        self.main.as_ref().map_or(0, |chain| chain.shown(span, asked))
     }
 
     /// By how many items the upstream's list has grown at its head since `generation`, as far as was seen.

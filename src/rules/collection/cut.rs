@@ -11,7 +11,7 @@ use crate::model::entry::Entry;
 use crate::model::exchange::Window;
 use crate::model::{Body, Fields};
 use crate::rules::reuse::Policy;
-use crate::rules::slices::{Address, Counting, Place, Role, Run, Shape, compose, tag};
+use crate::rules::slices::{Address, Counting, Place, Role, Run, Seen, Shape, compose, tag};
 use crate::rules::understanding::Reading;
 
 /// How a route's answers are paged.
@@ -73,14 +73,14 @@ const OF_THE_WHOLE: [HeaderName; 11] = [
 
 impl Paging {
     /// Cuts `window` out of `view`; `walk` is the token that addresses in it carry, `links`: whether the upstream may have
-    /// them in a `Link`. `None` where a declared member needs
+    /// them in a `Link`, `seen`: what it was seen to put around items. `None` where a declared member needs
     /// to know what is not known.
     pub fn cut(
         &self,
         view: View,
         window: Window,
         (target, walk): (&str, Option<&str>),
-        links: bool,
+        (links, seen): (bool, &Seen),
     ) -> Option<Cut> {
         let place = Place {
             counting: self.counting,
@@ -96,8 +96,8 @@ impl Paging {
             .collect();
         let (oldest, like) = (view.oldest().clone(), view.like().clone());
         let (pieces, tag) = self.at(target, walk, |address| {
-            let pieces = compose(&self.shape, &view.frame.block, &runs, &place, address)?;
-            Some((pieces, tag(&self.shape, &view.frame.block, &runs, &place, address)))
+            let pieces = compose(&self.shape, &view.frame.block, &runs, &place, address, seen)?;
+            Some((pieces, tag(&self.shape, &view.frame.block, &runs, &place, address, seen)))
         })??;
         let mut fields = like.fields.to_map(4);
         for name in OF_THE_WHOLE.iter().chain(self.headers.iter().map(|(_, name)| name)) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::{self, HeaderName};
 
 use crate::model::entry::Entry;
-use crate::rules::slices::{Block, Pointer, Role, Shape, Unsliceable, address};
+use crate::rules::slices::{Block, Pointer, Role, Seen, Shape, Unsliceable, address};
 
 /// A block with the answer that brought it. Never changed; every run that shows items of it shares it.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct Held {
     pub total: Option<u64>,
     /// Whether there are items behind these, if the answer said.
     pub more: Option<bool>,
+    /// What it shows of the members of envelopes.
+    pub seen: Seen,
     /// Where the answer lay in memory as it came: those who waited for one call know by it that it was read already.
     pub(super) origin: usize,
 }
@@ -73,7 +75,8 @@ impl Held {
             let (_, name) = fields.iter().find(|(role, _)| *role == Role::Total)?;
             std::str::from_utf8(entry.fields.first(name)?).ok()?.trim().parse().ok()
         };
-        Self {
+        let mut held = Self {
+            seen: Seen::default(),
             named: shape.id.as_ref().is_some_and(|id| is_named(&block, id)),
             total: said.total.or_else(total),
             more: said.more.or_else(|| address::leads_on(&entry.fields.to_map(0))),
@@ -81,7 +84,30 @@ impl Held {
             entry,
             block,
             asked,
+        };
+        held.seen = held.seen_of(shape);
+        held
+    }
+
+    /// Which members it has of those that are declared, and whether those it lacks had something to say.
+    fn seen_of(&self, shape: &Shape) -> Seen {
+        let mut seen = Seen { given: self.block.given(), ..Seen::default() };
+        for (role, _) in shape.members.iter().filter(|(role, _)| !self.block.given().has(*role)) {
+            let says = match role {
+                Role::Prev => Some(self.asked.position > 0),
+                Role::Next | Role::More if self.leads_on() => Some(true),
+                // What came short most likely ends the list.
+                Role::Next | Role::More => ((self.len() as u64) < self.asked.size).then_some(false),
+                Role::From | Role::To => Some(!self.is_empty()),
+                _ => None,
+            };
+            match says {
+                Some(true) => seen.silent = seen.silent.and(*role),
+                Some(false) => seen.omitted = seen.omitted.and(*role),
+                None => {}
+            }
         }
+        seen
     }
 
     /// The same, which was decoded from `entry`.
@@ -107,15 +133,19 @@ impl Held {
     }
 
     /// Whether the answer has a `Link`.
-    pub(super) fn is_linked(&self) -> bool {
+    pub fn is_linked(&self) -> bool {
         self.entry.fields.first(&header::LINK).is_some()
     }
 
     /// Whether there are items before these or behind them, as far as the answer says.
-    pub(super) fn leads(&self) -> bool {
+    pub fn leads(&self) -> bool {
+        (self.asked.position > 0 && !self.is_empty()) || self.leads_on()
+    }
+
+    /// Whether there are items behind these, as far as the answer says.
+    fn leads_on(&self) -> bool {
         let stop = self.asked.position.saturating_add(self.len() as u64);
-        let before = self.asked.position > 0 && !self.is_empty();
-        before || self.more == Some(true) || self.total.is_some_and(|total| total > stop)
+        self.more == Some(true) || self.total.is_some_and(|total| total > stop)
     }
 
     /// Whether it has none.

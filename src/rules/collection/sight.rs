@@ -6,6 +6,7 @@ use super::book::Book;
 use super::chain::{Chain, Fit, How, signed};
 use super::held::Asked;
 use super::view::Look;
+use crate::rules::beliefs::{Beliefs, PastEnd};
 use crate::rules::slices::Pointer;
 use crate::rules::walks::Generation;
 
@@ -49,6 +50,20 @@ impl Book {
             return Sight::Unknown { block: span.start / self.size.max(1), partly: false };
         };
         self.missing(serial, head, span, id)
+    }
+
+    /// Whether `block`, if it is asked for, can be known to hold what was asked for: where nobody knows what lies past an
+    /// end, only what is known beside it shows that, and so it is where that is the last page once more.
+    pub fn can_place(&self, block: u64, beliefs: &Beliefs) -> bool {
+        let size = signed(self.size);
+        let chains = || self.main.iter().chain(&self.apart);
+        let told = beliefs.past_end().is_some_and(|habit| habit != PastEnd::Again)
+            || chains().any(|chain| chain.newest.total.is_some());
+        let beside = |chain: &Chain| {
+            let start = chain.ahead.saturating_add(signed(block.saturating_mul(self.size)));
+            chain.runs.iter().any(|run| run.place <= start.saturating_add(size) && run.end() >= start)
+        };
+        block == 0 || told || self.doubt.is_some_and(|doubt| doubt.block == block) || chains().any(beside)
     }
 
     fn look_in(&mut self, generation: Generation, span: &Range<u64>, id: Option<&Pointer>) -> Sight {

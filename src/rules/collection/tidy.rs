@@ -6,7 +6,7 @@ use bytes::{BufMut as _, BytesMut};
 
 use super::chain::{Chain, Run};
 use super::held::{Asked, Held};
-use crate::rules::slices::{Pointer, Shape};
+use crate::rules::slices::{Pointer, Seen, Shape};
 
 /// A run of fewer items than its block's by this factor is copied out of it, so that a few items do not keep a whole
 /// block in memory.
@@ -71,6 +71,7 @@ fn copied(runs: &[&Run], id: Option<&Pointer>) -> Option<Run> {
     let block = Shape { id: id.cloned(), ..Shape::default() }.scan(&entry.body).ok()?;
     let held = Held {
         origin: 0,
+        seen: Seen::default(),
         entry: Arc::new(entry),
         asked: Asked { position: Asked::LEFTOVER, size: block.len() as u64 },
         block: Arc::new(block),

@@ -126,6 +126,23 @@ impl Chain {
     }
 }
 
+impl Chain {
+    /// How many items of `span`, from its first on, blocks show that were `asked` for then.
+    pub(super) fn shown(&self, span: &Range<u64>, asked: &Range<Moment>) -> u64 {
+        let place = |position: u64| self.head.saturating_add(signed(position));
+        let (from, to) = (place(span.start), place(span.end));
+        let mut at = from;
+        let first = self.runs.partition_point(|run| run.end() <= from);
+        for run in self.runs.iter().skip(first) {
+            if run.place > at || at == to || !asked.contains(&run.held.entry.asked) {
+                break;
+            }
+            at = run.end().min(to);
+        }
+        u64::try_from(at - from).unwrap_or_default()
+    }
+}
+
 impl View {
     /// How many items it has.
     pub fn count(&self) -> u64 {

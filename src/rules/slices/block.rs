@@ -7,6 +7,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use foldhash::quality::FixedState;
 
+use super::envelope::Roles;
 use super::pointer::Pointer;
 use super::shape::Role;
 
@@ -25,6 +26,8 @@ pub struct Block {
     pub(super) end: u32,
     /// The declared members around it, in the order of their places.
     pub(super) slots: Box<[Slot]>,
+    /// Which members those are.
+    pub(super) given: Roles,
     pub(super) said: Said,
     /// Of the bytes from its first item to its last.
     pub(super) digest: u128,
@@ -65,6 +68,11 @@ impl Block {
     /// What its envelope says.
     pub fn said(&self) -> Said {
         self.said
+    }
+
+    /// Which declared members its envelope has.
+    pub fn given(&self) -> Roles {
+        self.given
     }
 
     /// The body as it came.

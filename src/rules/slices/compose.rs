@@ -10,6 +10,7 @@ use http::header::{HeaderName, HeaderValue};
 use super::address::Address;
 use super::block::Block;
 use super::counting::{self, Counting};
+use super::envelope::{self, Change, Seen};
 use super::shape::{Follow, Role, Shape};
 use crate::model::exchange::Window;
 
@@ -64,13 +65,24 @@ impl Place {
     }
 
     /// The numbers of its first and last item, counted from 1.
-    fn items(&self) -> Option<(u64, u64)> {
+    pub(super) fn items(&self) -> Option<(u64, u64)> {
         let span = self.counting.span(self.window).filter(|_| self.count > 0)?;
         Some((span.start.saturating_add(1), span.start.saturating_add(self.count)))
     }
 
+    /// Whether a member of this role has something to say; `None` for those that always have.
+    pub(super) fn says(&self, role: Role) -> Option<bool> {
+        Some(match role {
+            Role::Next => self.next().is_some(),
+            Role::Prev => self.prev().is_some(),
+            Role::More => self.more,
+            Role::From | Role::To => self.items().is_some(),
+            _ => return None,
+        })
+    }
+
     /// What a response field of this role says; empty where there is nothing to say. `None` for what is not known.
-    fn field(&self, role: Role) -> Option<String> {
+    pub(super) fn field(&self, role: Role) -> Option<String> {
         let number = |window: Option<Window>| window.map_or(String::new(), |window| window.page.to_string());
         Some(match role {
             Role::Total => self.total?.to_string(),
@@ -100,13 +112,14 @@ impl Place {
 
 /// The body of a window: `runs` one after the other, in the envelope of `frame`. Its pieces are to be sent in order;
 /// every item is a reference into its block. `None` where a declared member needs to know how many items there are, and
-/// `place` does not.
+/// `place` does not, or where nobody knows whether the upstream would give it: what was `seen` of its envelopes says that.
 pub fn compose(
     shape: &Shape,
     frame: &Block,
     runs: &[Run<'_>],
     place: &Place,
     address: &Address<'_>,
+    seen: &Seen,
 ) -> Option<Vec<Bytes>> {
     // A window that is its block, asked as it was asked: nothing to put together.
     if let ([run], None) = (runs, &shape.items)
@@ -117,7 +130,7 @@ pub fn compose(
     let mut pieces = Vec::with_capacity(2 * runs.len() + 1);
     let (before, after) = match shape.items {
         None => (Bytes::from_static(b"["), Bytes::from_static(b"]")),
-        Some(_) => envelope(shape, frame, place, address)?,
+        Some(_) => envelope::envelope(shape, frame, place, address, Change::of(shape, frame, place, seen)?)?,
     };
     pieces.push(before);
     for (number, run) in runs.iter().enumerate() {
@@ -130,72 +143,6 @@ pub fn compose(
     Some(pieces)
 }
 
-/// What stands before the first item and behind the last, written for `place`.
-fn envelope(shape: &Shape, frame: &Block, place: &Place, address: &Address<'_>) -> Option<(Bytes, Bytes)> {
-    let body = |span: Range<u32>| frame.body.get(span.start as usize..span.end as usize).unwrap_or_default();
-    let (mut before, mut written) = (Vec::with_capacity(256), Vec::with_capacity(256));
-    let mut at = 0;
-    let mut list_is_behind = true;
-    for slot in &frame.slots {
-        if list_is_behind && slot.from > frame.list.start {
-            written.extend_from_slice(body(at..frame.list.start));
-            written.push(b'[');
-            before = std::mem::take(&mut written);
-            written.push(b']');
-            (at, list_is_behind) = (frame.list.end, false);
-        }
-        written.extend_from_slice(body(at..slot.from));
-        let own = body(slot.from..slot.to);
-        match member(slot.role, shape.follow, frame, place, address)? {
-            Some(value) => written.extend_from_slice(value.as_bytes()),
-            None => written.extend_from_slice(own),
-        }
-        at = slot.to;
-    }
-    if list_is_behind {
-        written.extend_from_slice(body(at..frame.list.start));
-        written.push(b'[');
-        before = std::mem::take(&mut written);
-        written.push(b']');
-        at = frame.list.end;
-    }
-    written.extend_from_slice(body(at..u32::try_from(frame.body.len()).ok()?));
-    Some((before.into(), written.into()))
-}
-
-/// What a member says of `place`; `Some(None)` where it says what it said in `frame`, `None` where nobody knows.
-fn member(
-    role: Role,
-    follow: Follow,
-    frame: &Block,
-    place: &Place,
-    address: &Address<'_>,
-) -> Option<Option<String>> {
-    let nothing = || "null".to_owned();
-    let leads = |window: Option<Window>| match (window, follow) {
-        (window, Follow::Flag) => window.is_some().to_string(),
-        (None, _) => nothing(),
-        (Some(window), Follow::Url) => serde_json::Value::from(address.of(window)).to_string(),
-        (Some(window), _) => window.page.to_string(),
-    };
-    // Of an empty collection the upstream has its own opinion how many pages it has; it said so.
-    let empty = place.total == Some(0);
-    Some(match role {
-        Role::Constant => None,
-        Role::Total if place.total.is_none() || place.total == frame.said.total => None,
-        Role::Pages if empty => None,
-        Role::Last if empty && follow == Follow::Page => None,
-        Role::From | Role::To if place.items().is_none() => Some(nothing()),
-        Role::First if follow == Follow::Flag => Some(place.prev().is_none().to_string()),
-        Role::Last if follow == Follow::Flag => Some((!place.more).to_string()),
-        Role::First => Some(leads(Some(place.first()))),
-        Role::Prev => Some(leads(place.prev())),
-        Role::Next => Some(leads(place.next())),
-        Role::Last => Some(leads(Some(place.last()?))),
-        other => Some(place.field(other)?),
-    })
-}
-
 /// A strong tag of what [`compose`] makes of the same arguments (RFC 9110 §8.8.3): made from digests taken when the
 /// blocks were stored, not from the bytes. Equal content has an equal tag unless another item of its blocks differs.
 pub fn tag(
@@ -204,6 +151,7 @@ pub fn tag(
     runs: &[Run<'_>],
     place: &Place,
     address: &Address<'_>,
+    seen: &Seen,
 ) -> HeaderValue {
     let half = |seed: u64| {
         let mut hasher = FixedState::with_seed(seed).build_hasher();
@@ -213,6 +161,7 @@ pub fn tag(
         if shape.items.is_some() {
             (frame.skeleton, place.window.page, place.window.size).hash(&mut hasher);
             (place.count, place.total, place.more).hash(&mut hasher);
+            Change::of(shape, frame, place, seen).hash(&mut hasher);
             let addresses = shape.follow == Follow::Url && shape.members.iter().any(|(role, _)| role.leads());
             addresses.then_some((address.base, address.path, address.query, address.walk)).hash(&mut hasher);
         }

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::Unsliceable;
 use super::block::{Block, Said, Slot, digest, id_hash};
+use super::envelope::Roles;
 use super::pointer::Pointer;
 
 /// How deep a body may be nested: as deep as serde_json builds trees, and deeper than any list of messages.
@@ -115,9 +116,6 @@ impl Shape {
             Some(_) => self.walk(whole.get(), &mut Vec::new(), &mut found)?,
         }
         let items = found.items.ok_or(Unsliceable::OtherShape)?;
-        if self.members.len() != found.slots.len() {
-            return Err(Unsliceable::Missing);
-        }
         let list = found.place(items)?;
         let spans = spans(items, list.0)?;
         let mut starts = Vec::with_capacity(spans.0.len());
@@ -138,12 +136,13 @@ impl Shape {
             ids: ids.into(),
             list: list.0..list.1,
             end,
+            given: found.slots.iter().fold(Roles::default(), |given, slot| given.and(slot.role)),
             slots: found.slots.into(),
             said,
         })
     }
 
-    /// Walks an object around the items, which every declared member must be found in.
+    /// Walks an object around the items, every member of which must be declared.
     fn walk<'a>(
         &self,
         json: &'a str,
@@ -281,7 +280,7 @@ fn spans(json: &str, origin: u32) -> Result<(Vec<&str>, u32), Unsliceable> {
 }
 
 /// The members of an object, in order.
-fn members(json: &str) -> Result<Vec<(String, &str)>, Unsliceable> {
+pub(super) fn members(json: &str) -> Result<Vec<(String, &str)>, Unsliceable> {
     if !json.starts_with('{') {
         return Err(Unsliceable::OtherShape);
     }

@@ -106,6 +106,9 @@ impl<S: Stage<Block> + 'static> Pages<S> {
             Step::Ended => walk_ended(route),
             Step::Ask { block, newer, partly, fallback } => {
                 going.partly |= partly;
+                if newer.is_none() && !known.book.can_place(block, &route.beliefs()) {
+                    return Next::Forward(Forwarded::Apart);
+                }
                 if let Some(fallback) = &fallback
                     && let Some(reason) = fallback.entry.failing(now)
                     && let Some(over) = lasting(route, fallback, reason, now)
