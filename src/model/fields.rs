@@ -20,10 +20,7 @@ pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Every value of `name` among a request's fields. Requests have few of them, and most names that are looked for are
 /// absent: comparing each takes less than hashing the name.
-pub fn named<'a>(
-    headers: &'a HeaderMap,
-    name: impl Borrow<HeaderName>,
-) -> impl Iterator<Item = &'a HeaderValue> {
+pub fn named(headers: &HeaderMap, name: impl Borrow<HeaderName>) -> impl Iterator<Item = &HeaderValue> {
     headers.iter().filter(move |(held, _)| *held == name.borrow()).map(|(_, value)| value)
 }
 

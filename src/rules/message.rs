@@ -316,13 +316,26 @@ pub fn normalized(target: &str) -> Result<Option<String>, Objection> {
 /// Only what is not ASCII; controls cannot be in a target.
 const BEYOND_ASCII: &AsciiSet = CONTROLS;
 
+/// What stands in a path as it is, dots and slashes included.
+fn is_plain(byte: u8) -> bool {
+    const PLAIN: [bool; 256] = {
+        let mut plain = [false; 256];
+        let mut byte = b'!';
+        while byte <= b'~' {
+            plain[byte as usize] = !matches!(byte, b'%' | b'\\');
+            byte += 1;
+        }
+        plain
+    };
+    PLAIN[usize::from(byte)]
+}
+
 /// A path without its query, as equivalent ones are all written.
 ///
 /// # Errors
 /// See [`normalized`].
 pub fn normalized_path(path: &str) -> Result<Cow<'_, str>, Objection> {
-    let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'\\');
-    let written = if path.bytes().all(plain) {
+    let written = if path.bytes().all(is_plain) {
         Cow::Borrowed(path)
     } else {
         let written = rewritten(path)?;
