@@ -19,7 +19,7 @@ use crate::state::flights::Flights;
 use crate::state::journal::{StateDir, Unusable};
 use crate::state::limits::{AddressLimit, Budget, BudgetRule, ClientLimit, RateLimit};
 use crate::state::metrics::Metrics;
-use crate::state::quota::{Account, AccountMeters, Ceiling, Terms};
+use crate::state::quota::{Account, AccountMeters, Ceiling, Terms, Windows};
 use crate::state::scope::Scope;
 use crate::state::store::Store;
 use crate::state::tasks::Tasks;
@@ -41,9 +41,8 @@ pub struct Lasting {
     pub arriving: Arriving,
     /// The upstream calls that answers are shared from.
     pub flights: Flights,
-    /// Accounts by (upstream, account), with the rules they were made from: an unchanged account keeps what it has
-    /// spent and whether it rests.
-    accounts: Mutex<HashMap<(String, String), HeldAccount>>,
+    /// Accounts by (upstream, account). Each keeps what it has spent, who waits and whether it rests.
+    accounts: Mutex<HashMap<(String, String), Arc<Account>>>,
     client_limits: Mutex<HashMap<String, HeldLimit<RateLimit, ClientLimit>>>,
     address_limit: Mutex<HashMap<String, HeldLimit<RateLimit, AddressLimit>>>,
     budgets: Mutex<HashMap<String, HeldLimit<BudgetRule, Budget>>>,
@@ -91,8 +90,6 @@ impl std::fmt::Display for Unprovisioned {
 
 impl std::error::Error for Unprovisioned {}
 
-/// An account, with the windows it was made from.
-type HeldAccount = ((Vec<QuotaRule>, u32), Arc<Account>);
 /// A limit of a client's, with the rule it was made from.
 type HeldLimit<R, L> = (R, Arc<L>);
 
@@ -149,7 +146,7 @@ impl Lasting {
         let (open, ambiguous) = self.store.walks(self.clock.now());
         self.metrics.walks_open.set(gauge(open));
         self.metrics.walks_ambiguous.set(gauge(ambiguous));
-        for (.., account) in self.accounts.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        for account in self.accounts.lock().unwrap_or_else(PoisonError::into_inner).values() {
             account.refresh();
         }
     }
@@ -216,7 +213,7 @@ impl Lasting {
         scopes.entry(name).or_insert_with(|| Scope::new(self.clock.clone())).clone()
     }
 
-    /// The account called `name` of an upstream: kept, with what was spent of it, if its windows are the same.
+    /// The account called `name` of an upstream: kept, with what was spent of it, also if its windows change.
     ///
     /// # Errors
     /// Its ledger cannot be used.
@@ -227,46 +224,38 @@ impl Lasting {
         terms: Terms,
         label: &str,
     ) -> Result<Arc<Account>, Unprovisioned> {
+        let metrics = &self.metrics;
+        let remaining = rules
+            .iter()
+            .map(|rule| format!("{}/{}", rule.requests, rule.per))
+            .map(|window| metrics.quota_remaining.with_label_values(&[label, &window]));
+        let windows = Windows { rules, instances, remaining: remaining.collect() };
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((held, account)) = accounts.get(&name)
-            && held.0 == rules
-            && held.1 == instances
-        {
-            account.adapt(terms);
+        if let Some(account) = accounts.get(&name) {
+            account.adapt(windows, terms);
             return Ok(account.clone());
         }
-        let metrics = &self.metrics;
-        let window = |rule: &QuotaRule| format!("{}/{}", rule.requests, rule.per);
         let meters = AccountMeters {
             permits: metrics.permits.clone(),
             waiting: Class::ALL.map(|class| metrics.queue_length.with_label_values(&[label, class.as_str()])),
             waits: metrics.quota_wait.with_label_values(&[label]),
-            remaining: rules
-                .iter()
-                .map(|rule| metrics.quota_remaining.with_label_values(&[label, &window(rule)]))
-                .collect(),
             paused: metrics.account_paused.with_label_values(&[label]),
             shadow: metrics.shadow.with_label_values(&[&format!("quota of {label}")]),
         };
         let file = format!("{}.{}", name.0, name.1);
         let journal = self.state.as_ref().map(|state| state.journal(&file, self.clock.wall())).transpose();
         let journal = journal.map_err(|why| Unprovisioned::State(file.into(), why))?;
-        let account = Account::new(
-            rules,
-            instances,
-            terms,
-            (self.clock.clone(), self.tasks.clone(), journal),
-            (label, meters),
-        );
-        accounts.insert(name, ((rules.to_vec(), instances), account.clone()));
+        let basics = (self.clock.clone(), self.tasks.clone(), journal);
+        let account = Account::new(windows, terms, basics, (label, meters));
+        accounts.insert(name, account.clone());
         Ok(account)
     }
 
     /// The account that metrics call `label`, with the name of its upstream.
     pub fn account_called(&self, label: &str) -> Option<(String, Arc<Account>)> {
         let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = accounts.iter().find(|(_, (_, account))| account.name() == label);
-        found.map(|((upstream, _), (_, account))| (upstream.clone(), account.clone()))
+        let found = accounts.iter().find(|(_, account)| account.name() == label);
+        found.map(|((upstream, _), account)| (upstream.clone(), account.clone()))
     }
 
     /// Closes the breaker of the upstream called `name`.
@@ -277,7 +266,7 @@ impl Lasting {
 
     /// Writes down what nobody will spend any more: the last thing a gate does.
     pub fn settle(&self) {
-        for (.., account) in self.accounts.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        for account in self.accounts.lock().unwrap_or_else(PoisonError::into_inner).values() {
             account.settle();
         }
     }

@@ -300,6 +300,23 @@ async fn a_reload_judges_what_is_held_by_the_new_rules_and_keeps_what_was_spent(
 }
 
 #[tokio::test]
+async fn a_reload_that_changes_windows_spends_no_window_twice_and_opens_no_account() {
+    let (upstream, gate) = start("", numbered).await;
+    for n in 0..3 {
+        assert_eq!(client::get(gate.addr(), &format!("/r/{n}"), &[]).await.status, 200);
+    }
+    gate.ask_admin("POST", "/accounts/a/pause?for=1h").await;
+    reload(&gate, &[("requests = 1000", "requests = 3")], "ok").await;
+    problem(&client::get(gate.addr(), "/r/3", &[]).await, 429, "account-paused");
+    gate.ask_admin("POST", "/accounts/a/resume").await;
+    problem(&client::get(gate.addr(), "/r/3", &[]).await, 429, "quota-exceeded");
+    reload(&gate, &[("requests = 3", "requests = 4")], "ok").await;
+    assert_eq!(client::get(gate.addr(), "/r/4", &[]).await.status, 200);
+    problem(&client::get(gate.addr(), "/r/5", &[]).await, 429, "quota-exceeded");
+    assert_eq!(upstream.count(), 4);
+}
+
+#[tokio::test]
 async fn a_configuration_with_a_mistake_changes_nothing_and_is_told() {
     let (upstream, gate) = start("", numbered).await;
     let mut client = Client::connect(gate.addr()).await;

@@ -7,6 +7,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use support::client::{Answer, Client};
@@ -30,7 +31,12 @@ async fn octopush(settings: Settings) -> (Arc<Octopush>, String) {
 
 /// The shipped gate with an account of these limits.
 async fn gate(url: &str, upstream: &str, account: &str) -> Gate {
-    let mut config = shipped::whole(url);
+    gate_for(url, upstream, account, "").await
+}
+
+/// The same with these clients.
+async fn gate_for(url: &str, upstream: &str, account: &str, clients: &str) -> Gate {
+    let mut config = shipped::whole(url) + clients;
     for (shipped, instead) in [
         ("\nmax_concurrent = 16", upstream),
         ("\nquota = \"none\"\n", "\n"),
@@ -342,4 +348,143 @@ async fn the_upstreams_own_429_is_passed_and_not_kept() {
     }
     assert_eq!(octopush.calls(), 2);
     assert_eq!(gate.metric("tollgate_account_paused", &["account=\"main\""]).await, 1.0);
+}
+
+fn client(name: &str, more: &str) -> String {
+    format!("\n[clients.{name}]\nkey = \"key-of-client-{name:0>8}\"\n{more}\n")
+}
+
+/// Asks new questions one after the other while `more` says so; how many were answered, and with what the others were.
+async fn asks(gate: &Gate, name: &str, at: usize, more: impl Fn(usize) -> bool) -> (usize, Vec<Answer>) {
+    let (mut served, mut refused) = (0, Vec::new());
+    let key = format!("key-of-client-{name:0>8}");
+    let mut client = Client::connect(gate.addr()).await;
+    for page in (1..).map(|n| at * 10_000 + n) {
+        if !more(served) {
+            break;
+        }
+        let asked = format!("{PATH}?page={page}");
+        let answer = client.get(&asked, &[("x-tollgate-key", &key), ("tollgate-timeout", "20")]).await;
+        if answer.status == 200 {
+            served += 1;
+        } else {
+            let wait = answer.header("retry-after").map_or(1, |wait| wait.parse().unwrap());
+            refused.push(answer);
+            tokio::time::sleep(Duration::from_secs(wait)).await;
+        }
+    }
+    (served, refused)
+}
+
+/// Ten clients want an account several times over, before an upstream that enforces its limit: it never has to, and each client
+/// has its share.
+#[tokio::test]
+async fn ten_clients_share_an_account_by_weight_and_its_upstream_sends_nobody_away() {
+    let weights = [1, 1, 2, 2, 3, 1, 1, 2, 2, 5];
+    let per = Duration::from_millis(250);
+    let limit = Some(Limit { requests: 100, per });
+    let settings = Settings { limit, latency: Duration::from_millis(5), ..Settings::plain() };
+    let (octopush, url) = octopush(settings).await;
+    let clients = weights.iter().enumerate();
+    let clients = clients.map(|(n, weight)| client(&format!("c{n}"), &format!("weight = {weight}")));
+    let account = "quota = [{ requests = 100, per = \"250ms\" }]\nmax_wait = \"20s\"";
+    let gate = gate_for(&url, "max_concurrent = 64", account, &clients.collect::<String>()).await;
+    let gate = Arc::new(gate);
+    let mut living = tokio::task::JoinSet::new();
+    // A hundred grants and more for each unit of weight.
+    let served: Arc<[AtomicUsize; 10]> = Arc::default();
+    for (client, at) in (0..10).flat_map(|client| (0..12).map(move |at| (client, at))) {
+        let (gate, served) = (gate.clone(), served.clone());
+        living.spawn(async move {
+            let all = |served: &[AtomicUsize; 10]| -> usize {
+                served.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+            };
+            let (_, refused) = asks(&gate, &format!("c{client}"), client * 12 + at, |mine| {
+                if mine > 0 {
+                    served[client].fetch_add(1, Ordering::Relaxed);
+                }
+                all(&served) < 2_200
+            })
+            .await;
+            assert!(refused.is_empty(), "{}", refused[0].text());
+        });
+    }
+    while let Some(one) = living.join_next().await {
+        one.unwrap();
+    }
+    let shares: Vec<f64> = served
+        .iter()
+        .zip(weights)
+        .map(|(served, weight)| served.load(Ordering::Relaxed) as f64 / f64::from(weight))
+        .collect();
+    let (sum, squares) = shares.iter().fold((0.0, 0.0), |(sum, squares), x| (sum + x, squares + x * x));
+    assert!(sum * sum / (10.0 * squares) >= 0.99, "{shares:?}");
+    assert_eq!(octopush.violations(), 0);
+}
+
+/// One client asks without end; nine that ask now and then are answered all the same.
+#[tokio::test]
+async fn a_noisy_client_takes_nothing_from_nine_quiet_ones() {
+    let per = Duration::from_millis(500);
+    let limit = Some(Limit { requests: 20, per });
+    let (octopush, url) = octopush(Settings { limit, ..Settings::plain() }).await;
+    let clients: String = (0..10).map(|n| client(&format!("c{n}"), "")).collect();
+    let account = "quota = [{ requests = 20, per = \"500ms\" }]\nmax_wait = \"1s\"";
+    let gate = Arc::new(gate_for(&url, "max_concurrent = 64", account, &clients).await);
+    let (quiet_are_done, done) = tokio::sync::watch::channel(false);
+    let mut noisy = tokio::task::JoinSet::new();
+    for at in 0..80 {
+        let (gate, done) = (gate.clone(), done.clone());
+        noisy.spawn(async move { asks(&gate, "c0", at, |_| !*done.borrow()).await });
+    }
+    let mut quiet = tokio::task::JoinSet::new();
+    for n in 1..10 {
+        let gate = gate.clone();
+        quiet.spawn(async move { asks(&gate, &format!("c{n}"), 100 + n, |served| served < 6).await });
+    }
+    while let Some(one) = quiet.join_next().await {
+        let (_, refused) = one.unwrap();
+        assert!(refused.is_empty(), "{}", refused[0].text());
+    }
+    quiet_are_done.send(true).unwrap();
+    let mut sent_away = 0;
+    while let Some(one) = noisy.join_next().await {
+        sent_away += one.unwrap().1.len();
+    }
+    assert!(sent_away > 0, "eighty loops want more than there is");
+    assert_eq!(octopush.violations(), 0);
+}
+
+/// Whatever a 429 says of when to come back: the upstream is left alone meanwhile, and what clients are told is true.
+#[tokio::test]
+async fn a_429_is_obeyed_whatever_it_says() {
+    let date = httpdate::fmt_http_date(std::time::SystemTime::now() + Duration::from_secs(3));
+    let mut cases = tokio::task::JoinSet::new();
+    for figure in [Some("7200"), Some("0"), Some(date.as_str()), Some("soon"), None] {
+        let figure = figure.map(str::to_owned);
+        cases.spawn(async move {
+            let said = figure.clone();
+            let upstream = Upstream::start(move |request| match (&said, request.number) {
+                (Some(figure), 1) => Reply::new(429, "no").header("retry-after", figure),
+                (None, 1) => Reply::new(429, "no"),
+                _ => Reply::json("[]"),
+            })
+            .await;
+            let account =
+                "quota = [{ requests = 50, per = \"1s\" }]\nmax_wait = \"100ms\"\nmax_pause = \"2s\"";
+            let gate = gate(&upstream.url(), "max_concurrent = 16", account).await;
+            assert_eq!(gate.get(&format!("{PATH}?page=1"), &[]).await.status, 429, "{figure:?}");
+            let refused = gate.get(&format!("{PATH}?page=2"), &[]).await;
+            problem(&refused, 429, "account-paused");
+            let wait = retry_after(&refused);
+            assert!((1..=2).contains(&wait), "{figure:?}: {wait}");
+            assert_eq!(upstream.count(), 1, "{figure:?}");
+            tokio::time::sleep(Duration::from_secs(wait)).await;
+            assert_eq!(gate.get(&format!("{PATH}?page=2"), &[]).await.status, 200, "{figure:?}");
+            assert_eq!(upstream.count(), 2, "{figure:?}");
+        });
+    }
+    while let Some(case) = cases.join_next().await {
+        case.unwrap();
+    }
 }

@@ -77,9 +77,18 @@ struct Kind {
 }
 
 /// Every kind but `bare`. A row in `benches/instructions.txt` belongs to each.
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     // The same request again: an answer from memory.
     Kind { name: "hit", query: |_| HIT.into(), lines: "", status: OK, with: |_| {}, clients: 1 },
+    // The same where the account has no quota: a hit has nothing to do with one.
+    Kind {
+        name: "unmetered",
+        query: |_| HIT.into(),
+        lines: "",
+        status: OK,
+        with: |plan| plan.accounts.iter_mut().for_each(|account| account.quota.clear()),
+        clients: 1,
+    },
     // From a client that has the answer.
     Kind {
         name: "304",

@@ -95,6 +95,11 @@ impl Period {
         Self { requests, resets, spent: 0, under_way: 0, carried: 0, ends }
     }
 
+    /// The same period, of which so many may be spent.
+    pub fn heir(&self, requests: u32) -> Self {
+        Self { requests, resets: self.resets.clone(), ..*self }
+    }
+
     /// How many calls it admits at `date`.
     pub fn remaining(&mut self, date: SystemTime) -> u32 {
         if date >= self.ends + MARGIN {

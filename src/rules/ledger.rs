@@ -74,6 +74,48 @@ impl Ledger {
         Self { books, shortest, gap, paced: true, due, blocked, instances }
     }
 
+    /// Whether it is made of these.
+    pub fn is_of(&self, rules: &[QuotaRule], instances: u32) -> bool {
+        self.rules().eq(rules) && self.instances == instances.max(1)
+    }
+
+    /// What an `old` ledger of the account knows was spent, of windows that an operator has changed since. A window that is
+    /// longer than any before it knows no more than the longest did. The places of those that go on as they were, what is
+    /// written down of them included.
+    pub fn inherit(&mut self, old: &Self, now: Now) -> Vec<usize> {
+        self.blocked = old.blocked;
+        let mut go_on = Vec::new();
+        for (place, book) in self.books.iter_mut().enumerate() {
+            let same = old.books.iter().find(|held| held.rule.per == book.rule.per);
+            if let Some(same) = same {
+                book.lease = same.lease;
+                go_on.push(place);
+            }
+            match (&mut book.state, same.map(|same| &same.state)) {
+                (State::Calendar(period), Some(State::Calendar(held))) => {
+                    *period = held.heir(book.rule.share(self.instances));
+                }
+                (State::Calendar(_), _) => {}
+                (State::Sliding(window), _) => {
+                    let per = window.rule().per;
+                    let held = old.books.iter().filter_map(|held| match &held.state {
+                        State::Sliding(window) => Some(window),
+                        State::Calendar(_) => None,
+                    });
+                    // The shortest that is long enough, else the longest.
+                    let nearest = held.min_by_key(|held| {
+                        let held = held.rule().per;
+                        (held < per, if held < per { Duration::MAX - held } else { held })
+                    });
+                    if let Some(nearest) = nearest {
+                        *window = nearest.heir(window.rule(), now.at);
+                    }
+                }
+            }
+        }
+        go_on
+    }
+
     /// Nobody waits for more than `longest` from now on.
     pub fn nobody_waits_beyond(&mut self, longest: Duration) {
         self.paced = self.shortest <= longest;

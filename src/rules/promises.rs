@@ -10,6 +10,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
+
 use super::fairness::{Line, Number, Payer, Rival};
 use crate::model::moment::Moment;
 use crate::model::urgency::Class;
@@ -41,7 +43,7 @@ pub struct Promise {
 /// The promises not taken up yet, and who wanted how much lately.
 #[derive(Debug, Default)]
 pub struct Promises {
-    expected: HashMap<(Class, Payer), Expected>,
+    expected: HashMap<(Class, Payer), Expected, RandomState>,
     count: usize,
 }
 

@@ -39,6 +39,16 @@ impl WindowRule {
     }
 }
 
+impl Counted {
+    /// How long after its end a call holds its slot in a window of length `per`: its answer's, or its sending's.
+    fn held(self, per: Duration) -> Duration {
+        match self {
+            Self::Answer => per,
+            Self::Sent(margin) => per + margin,
+        }
+    }
+}
+
 /// A window's state: how many calls are under way, and when the finished ones give their slots back.
 #[derive(Debug)]
 pub struct Window {
@@ -59,6 +69,19 @@ impl Window {
         self.rule
     }
 
+    /// A window of this rule that the same calls are spent of, as far as this one remembers them.
+    pub fn heir(&self, rule: WindowRule, now: Moment) -> Self {
+        let mut heir = Self::new(rule);
+        let (before, held) = (self.rule.counted.held(self.rule.per), rule.counted.held(rule.per));
+        self.free_at.iter().for_each(|free| heir.hold(free.before(before) + held));
+        match rule.counted {
+            Counted::Answer => heir.under_way = self.under_way,
+            // When they were sent is not known any more: not after now.
+            Counted::Sent(_) => (0..self.under_way).for_each(|_| heir.hold(now + held)),
+        }
+        heir
+    }
+
     /// How many calls it admits at `now`.
     pub fn remaining(&mut self, now: Moment) -> u32 {
         while self.free_at.front().is_some_and(|free| *free <= now) {
@@ -72,7 +95,7 @@ impl Window {
     pub fn begin(&mut self, now: Moment) {
         match self.rule.counted {
             Counted::Answer => self.under_way += 1,
-            Counted::Sent(margin) => self.hold(now + self.rule.per + margin),
+            counted @ Counted::Sent(_) => self.hold(now + counted.held(self.rule.per)),
         }
     }
 
@@ -88,8 +111,8 @@ impl Window {
     pub fn give_back(&mut self, began: Moment) {
         match self.rule.counted {
             Counted::Answer => self.under_way = self.under_way.saturating_sub(1),
-            Counted::Sent(margin) => {
-                let free = began + self.rule.per + margin;
+            counted @ Counted::Sent(_) => {
+                let free = began + counted.held(self.rule.per);
                 let at = self.free_at.partition_point(|held| *held < free);
                 if self.free_at.get(at) == Some(&free) {
                     self.free_at.remove(at);

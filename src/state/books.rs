@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use prometheus::IntGauge;
+
 use super::clock::Clock;
 use super::journal::Journal;
 use super::line::Waiting;
-use super::terms::{Refused, Want};
+use super::tasks::Tasks;
+use super::terms::{Refused, Want, Windows};
 use crate::model::moment::Moment;
 use crate::model::urgency::Class;
 use crate::rules::calendar::Steady;
@@ -33,16 +36,35 @@ pub(super) struct Books {
     /// Where long windows are written down.
     pub(super) journal: Option<Journal>,
     pub(super) steady: Steady,
+    /// What each window still admits.
+    pub(super) remaining: Vec<IntGauge>,
 }
 
 impl Books {
+    /// Begins a ledger of these windows with what was spent of them: as far as the one before it knows, or the journal.
+    pub(super) fn open(&mut self, now: Now, windows: Windows<'_>) {
+        let mut ledger = Ledger::new(windows.rules, windows.instances, now);
+        let go_on = ledger.inherit(&self.ledger, now);
+        if let Some(journal) = &self.journal {
+            let kept = journal.kept();
+            let long = windows.rules.iter().enumerate().filter(|(_, rule)| rule.is_long());
+            for (place, rule) in long.filter(|(place, _)| !go_on.contains(place)) {
+                ledger.keep(place);
+                for (calls, last) in kept.spent(&rule.per.to_string(), now.date) {
+                    ledger.restore(now, place, calls, last);
+                }
+            }
+        }
+        (self.ledger, self.remaining) = (ledger, windows.remaining);
+    }
+
     pub(super) fn now(&mut self, clock: &Clock) -> Now {
         let at = clock.now();
         Now { at, date: self.steady.date(at, clock.wall()) }
     }
 
     /// Writes down what the next call may spend, where nothing is left of what was.
-    pub(super) fn write_leases(&mut self, now: Now) -> Result<(), Refused> {
+    pub(super) fn write_leases(&mut self, now: Now, tasks: &Tasks) -> Result<(), Refused> {
         let Some(journal) = &self.journal else { return Ok(()) };
         let due: Vec<(usize, u32)> = self.ledger.leases_due().collect();
         for (place, calls) in due {
@@ -52,6 +74,7 @@ impl Books {
                 tracing::error!(%error, "what is spent cannot be written down; calls stop");
                 return Err(Refused::Unwritable);
             }
+            journal.sync_behind(tasks);
             self.ledger.lease(place, calls);
         }
         Ok(())

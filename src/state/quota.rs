@@ -13,12 +13,12 @@ use super::journal::Journal;
 use super::line::{InLine, Waiting};
 use super::tasks::Tasks;
 use super::terms::until;
-pub use super::terms::{AccountMeters, Ceiling, Refused, Terms, Want};
+pub use super::terms::{AccountMeters, Ceiling, Refused, Terms, Want, Windows};
 use crate::model::moment::Moment;
 use crate::model::urgency::{Class, Urgency};
 use crate::rules::calendar::Steady;
 use crate::rules::fairness::Line;
-use crate::rules::ledger::{Ledger, Now, QuotaRule, Standing};
+use crate::rules::ledger::{Ledger, Now, Standing};
 use crate::rules::pause::{Gate, Pause};
 use crate::rules::promises::Promises;
 use crate::rules::records::{Record, Spending};
@@ -45,33 +45,22 @@ enum Entered<'a> {
 }
 
 impl Account {
-    /// An account nothing was spent of, by one of `instances` gates on it.
+    /// An account of these windows, of which was spent what its journal says.
     pub fn new(
-        rules: &[QuotaRule],
-        instances: u32,
+        windows: Windows<'_>,
         terms: Terms,
         (clock, tasks, journal): (Clock, Tasks, Option<Journal>),
         (name, meters): (&str, AccountMeters),
     ) -> Arc<Self> {
         let (at, date) = (clock.now(), clock.wall());
         let now = Now { at, date };
-        let mut ledger = Ledger::new(rules, instances, now);
-        ledger.nobody_waits_beyond(terms.max_wait);
         let mut pause = Pause::default();
-        if let Some(journal) = &journal {
-            let kept = journal.kept();
-            for (place, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.is_long()) {
-                ledger.keep(place);
-                for (calls, last) in kept.spent(&rule.per.to_string(), date) {
-                    ledger.restore(now, place, calls, last);
-                }
-            }
-            if let Some(left) = kept.closed.and_then(|until| until.duration_since(date).ok()) {
-                pause.close(at + left);
-            }
+        let closed = journal.as_ref().and_then(|journal| journal.kept().closed);
+        if let Some(left) = closed.and_then(|until| until.duration_since(date).ok()) {
+            pause.close(at + left);
         }
-        let books = Books {
-            ledger,
+        let mut books = Books {
+            ledger: Ledger::new(&[], 1, now),
             line: Line::default(),
             rest: Rest::default(),
             pause,
@@ -79,7 +68,10 @@ impl Account {
             dispatched: false,
             journal,
             steady: Steady::new(at, date),
+            remaining: Vec::new(),
         };
+        books.open(now, windows);
+        books.ledger.nobody_waits_beyond(terms.max_wait);
         let account = Self {
             terms: ArcSwap::from_pointee(terms),
             books: Mutex::new(books),
@@ -93,11 +85,15 @@ impl Account {
         Arc::new(account)
     }
 
-    /// From now on calls wait by these terms. What was spent, and who waits, stays.
-    pub fn adapt(&self, terms: Terms) {
-        self.books().ledger.nobody_waits_beyond(terms.max_wait);
-        self.terms.store(Arc::new(terms));
-        self.changed.notify_one();
+    /// From now on calls are counted by these windows and wait by these terms. What was spent, and who waits, stays.
+    pub fn adapt(&self, windows: Windows<'_>, terms: Terms) {
+        self.change(|books, now| {
+            if !books.ledger.is_of(windows.rules, windows.instances) {
+                books.open(now, windows);
+            }
+            books.ledger.nobody_waits_beyond(terms.max_wait);
+            self.terms.store(Arc::new(terms));
+        });
     }
 
     /// Waits for a grant as long as its urgency says, and no longer than the account allows.
@@ -163,7 +159,7 @@ impl Account {
         now: Now,
         permit: OwnedSemaphorePermit,
     ) -> Result<Grant, Refused> {
-        books.write_leases(now)?;
+        books.write_leases(now, &self.tasks)?;
         // Whoever passes here while the account rests is its one probe.
         books.rest.admit(now.at).map_err(|retry_after| Refused::Resting { retry_after })?;
         let probe = (books.pause.admit(now.at) == Gate::OneProbe).then(|| {
@@ -286,7 +282,7 @@ impl Account {
     }
 
     fn report(&self, books: &mut Books, now: Now) {
-        for (remaining, gauge) in books.ledger.remaining(now).zip(&self.meters.remaining) {
+        for (remaining, gauge) in books.ledger.remaining(now).zip(&books.remaining) {
             gauge.set(remaining.into());
         }
         let rests = matches!(books.rest, Rest::Resting { .. });

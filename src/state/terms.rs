@@ -56,6 +56,17 @@ pub struct Terms {
     pub ceiling: Ceiling,
 }
 
+/// The windows of an account; may change while it is used.
+#[derive(Debug)]
+pub struct Windows<'a> {
+    /// What may be spent.
+    pub rules: &'a [QuotaRule],
+    /// How many gates spend it.
+    pub instances: u32,
+    /// What each still admits, as a metric.
+    pub remaining: Vec<IntGauge>,
+}
+
 /// What an account reports.
 #[derive(Debug, Clone)]
 pub struct AccountMeters {
@@ -65,8 +76,6 @@ pub struct AccountMeters {
     pub waiting: [IntGauge; Class::ALL.len()],
     /// How long calls waited, in seconds.
     pub waits: Histogram,
-    /// What each window still admits.
-    pub remaining: Vec<IntGauge>,
     /// 1 while the account rests or is paused.
     pub paused: IntGauge,
     /// Calls that a window in the shadow would have refused.

@@ -189,3 +189,62 @@ proptest! {
         prop_assert!(took <= least + least / 10 + ms(40), "{took:?} for {least:?}");
     }
 }
+
+#[test]
+fn changed_windows_inherit_what_was_written_down() {
+    let mut old = Ledger::new(&[QuotaRule::sliding(10, ms(1000)), day(50)], 1, at(0));
+    old.keep(1);
+    old.lease(1, 5);
+    spend(&mut old, at(0), 3);
+    old.begin(at(400));
+    let rules = [day(20), QuotaRule::sliding(4, ms(1000)), QuotaRule::sliding(5, ms(500))];
+    let mut new = Ledger::new(&rules, 1, at(600));
+    assert!(old.is_of(&[QuotaRule::sliding(10, ms(1000)), day(50)], 1) && !old.is_of(&rules, 1));
+    assert_eq!(new.inherit(&old, at(600)), [0, 1]);
+    assert_eq!(left(&mut new, at(600)), [16, 0, 4], "one is under way, and of three half a second is over");
+    assert_eq!(new.unspent().collect::<Vec<_>>(), [(0, 1)]);
+    new.end(at(700));
+    assert_eq!(left(&mut new, at(1000)), [16, 3, 4]);
+    assert_eq!(left(&mut new, at(1700)), [16, 4, 5]);
+}
+
+proptest! {
+    /// Whenever an operator changes a window for one no longer than it: no call is sent while an interval of the new length
+    /// that ends with it already holds as many as the new window admits.
+    #[test]
+    fn a_changed_window_forgets_no_call(
+        (requests, per, margin) in (1u32..6, 20u64..60, prop::option::of(0u64..9)),
+        (after, shorter, after_margin) in (1u32..6, 0u64..20, prop::option::of(0u64..9)),
+        steps in prop::collection::vec((0u64..15, 0u64..30, 0u64..=100), 1..100), change in 0usize..100,
+    ) {
+        let counted = |margin: Option<u64>| margin.map_or(Counted::Answer, |margin| Counted::Sent(ms(margin)));
+        let before = QuotaRule { counted: counted(margin), ..QuotaRule::sliding(requests, ms(per)) };
+        let after = QuotaRule { counted: counted(after_margin), ..QuotaRule::sliding(after, ms(per - shorter)) };
+        let mut ledger = Ledger::new(std::slice::from_ref(&before), 1, at(0));
+        let (mut now, mut answers, mut sent) = (0, Vec::new(), Vec::new());
+        for (step, (pause, latency, percent)) in steps.into_iter().enumerate() {
+            now += pause;
+            answers.sort_unstable();
+            while answers.first().is_some_and(|answer| *answer <= now) {
+                ledger.end(at(answers.remove(0)));
+            }
+            if step == change {
+                let mut new = Ledger::new(std::slice::from_ref(&after), 1, at(now));
+                new.inherit(&ledger, at(now));
+                ledger = new;
+            }
+            if ledger.admits(at(now), Class::Interactive) {
+                // Where a window counts from the sending, so does the upstream.
+                let by_answer = [&before, &after].iter().all(|rule| rule.counted == Counted::Answer);
+                let counts = now + if by_answer { latency * percent / 100 } else { 0 };
+                if step >= change {
+                    let near = sent.iter().filter(|other| **other <= counts && counts < **other + per - shorter);
+                    prop_assert!(near.count() < after.requests as usize);
+                }
+                ledger.begin(at(now));
+                answers.push(now + latency);
+                sent.push(counts);
+            }
+        }
+    }
+}
