@@ -20,7 +20,7 @@ pub mod envelope;
 pub mod pointer;
 pub mod shape;
 
-pub use address::{Address, Links};
+pub use address::Address;
 pub use block::{Block, Said};
 pub use compose::{Place, Run, compose, tag};
 pub use counting::Counting;

@@ -151,11 +151,10 @@ pub fn answered(
         }
         _ => status,
     };
-    let link = cut.links.as_ref().zip(text).and_then(|(links, token)| links.with(token));
-    let answer = answer(&cut, going, status, (named(text, course.standing), link), now);
+    let link = cut.links.then(|| route.paging.link(&cut.place, &ask.question.target, text)).flatten();
+    let answer = answer(&cut, going, status, (named(&walk, &owner, course.standing), link), now);
     let asked = ask.question.window.map_or(size, |window| window.size);
-    let capped = if size < asked { route.paging.reading.capped(asked) } else { None };
-    Some(match capped {
+    Some(match route.paging.reading.capped(asked).filter(|_| size < asked) {
         Some(told) => {
             route.meters.capped.inc();
             answer.with_field(UNDERSTOOD, told)
@@ -178,8 +177,7 @@ pub fn torn(
     let owner = Owner { client: ask.client, route: ask.route, collection };
     let mut known = going.collection.as_ref()?.known();
     collection::answered(&mut known.guesses, &route.paging, &wish((ask, going), owner, now), walk, true);
-    let token = walk.token(&owner);
-    Some(named(std::str::from_utf8(token.as_bytes()).ok(), Standing::Torn).into_value("?"))
+    Some(named(&walk, &owner, Standing::Torn).into_value("?"))
 }
 
 /// What a request wants, once it is known what it gets.
@@ -197,9 +195,9 @@ fn wish<'a>((ask, going): (&'a Ask, &'a Going), owner: Owner<'a>, now: Moment) -
 }
 
 /// `TOKEN;state=…`
-fn named(token: Option<&str>, standing: Standing) -> Short<80> {
-    let mut named = Short::new();
-    if let Some(token) = token {
+fn named(walk: &Walk, owner: &Owner<'_>, standing: Standing) -> Short<80> {
+    let (token, mut named) = (walk.token(owner), Short::new());
+    if let Ok(token) = std::str::from_utf8(token.as_bytes()) {
         named.push(token);
         named.push(";state=");
         named.push(standing.as_str());

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderName};
+use http::header::{self, HeaderName, HeaderValue};
 
 use super::view::View;
 use crate::model::entry::Entry;
 use crate::model::exchange::Window;
 use crate::model::{Body, Fields};
 use crate::rules::reuse::Policy;
-use crate::rules::slices::{Address, Counting, Links, Place, Role, Run, Seen, Shape, compose, tag};
+use crate::rules::slices::{Address, Counting, Place, Role, Run, Seen, Shape, compose, tag};
 use crate::rules::understanding::Reading;
 
 /// How a route's answers are paged.
@@ -48,8 +48,8 @@ pub struct Cut {
     pub entry: Entry,
     /// The body, in order.
     pieces: Vec<Bytes>,
-    /// The windows around it, where the upstream's own answer would have a `Link`, as far as is known.
-    pub links: Option<Links>,
+    /// Whether the upstream's own answer would have a `Link`, as far as is known.
+    pub links: bool,
     /// Where it stands.
     pub place: Place,
     /// What it was cut from.
@@ -111,9 +111,13 @@ impl Paging {
         let entry = Entry::new(parts, oldest.arrived, oldest.initial_age, like.facts, like.selectors.clone());
         drop(runs);
         let leads = place.prev().is_some() || place.next().is_some();
-        let linked = view.frame.is_linked() || (links && leads);
-        let links = linked.then(|| self.at(target, walk, |address| address.links(&place))).flatten();
+        let links = view.frame.is_linked() || (links && leads);
         Some(Cut { entry, pieces, links, place, view })
+    }
+
+    /// The `Link` of an answer: the windows around it.
+    pub fn link(&self, place: &Place, target: &str, walk: Option<&str>) -> Option<HeaderValue> {
+        self.at(target, walk, |address| address.link(place))?
     }
 
     /// Whether bodies name addresses, which differ from walk to walk.
@@ -142,7 +146,6 @@ impl Cut {
         size_of::<Arc<Self>>()
             + size_of::<Self>()
             + self.entry.size()
-            + self.links.as_ref().map_or(0, Links::size)
             + (self.pieces.len() + self.view.parts.len()) * 2 * size_of::<Bytes>()
     }
 }

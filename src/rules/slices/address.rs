@@ -40,9 +40,8 @@ impl Address<'_> {
         target
     }
 
-    /// `Link` with `first`, `prev`, `next` and `last` (RFC 8288), as far as they are known and there, for whichever walk.
-    pub fn links(&self, place: &Place) -> Links {
-        let address = Self { walk: Some(Links::TOKEN), ..*self };
+    /// `Link` with `first`, `prev`, `next` and `last` (RFC 8288), as far as they are known and there.
+    pub fn link(&self, place: &Place) -> Option<HeaderValue> {
         let mut value = String::new();
         let windows = [
             ("first", Some(place.first())),
@@ -53,28 +52,9 @@ impl Address<'_> {
         for (relation, window) in windows {
             let Some(window) = window else { continue };
             let gap = if value.is_empty() { "" } else { ", " };
-            let _ = write!(value, "{gap}<{}>; rel=\"{relation}\"", address.of(window));
+            let _ = write!(value, "{gap}<{}>; rel=\"{relation}\"", self.of(window));
         }
-        Links(value.split(Links::TOKEN).map(Into::into).collect())
-    }
-}
-
-/// The `Link` of a window but for the token of whoever reads it: the text between the places where that stands.
-#[derive(Debug)]
-pub struct Links(Box<[Box<str>]>);
-
-impl Links {
-    /// What stands for a token while the text is put together; no address has such a byte.
-    const TOKEN: &str = "\0";
-
-    /// The field for the walk with this `token`.
-    pub fn with(&self, token: &str) -> Option<HeaderValue> {
-        HeaderValue::try_from(self.0.join(token)).ok()
-    }
-
-    /// How many bytes it keeps.
-    pub fn size(&self) -> usize {
-        self.0.iter().map(|text| size_of::<Box<str>>() + text.len()).sum()
+        HeaderValue::try_from(value).ok()
     }
 }
 
@@ -149,15 +129,14 @@ mod tests {
             total,
             more,
         };
-        let to =
-            |page: u64, relation: &str| format!("</m?p={page}&s=20&tollgate_walk=t0k>; rel=\"{relation}\"");
+        let to = |page: u64, relation: &str| format!("</m?p={page}&s=20>; rel=\"{relation}\"");
         let address = Address { path: "/m", query: "p=9&s=9", window: ("p", "s"), ..ADDRESS };
         for (place, relations) in [
             (place(1, Some(50), true), vec![to(1, "first"), to(2, "next"), to(3, "last")]),
             (place(2, None, true), vec![to(1, "first"), to(1, "prev"), to(3, "next")]),
             (place(3, Some(50), false), vec![to(1, "first"), to(2, "prev"), to(3, "last")]),
         ] {
-            let link = address.links(&place).with("t0k").expect("is a field");
+            let link = address.link(&place).expect("is a field");
             assert_eq!(link.to_str().expect("is text"), relations.join(", "));
         }
     }
