@@ -13,7 +13,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::edge::listener::{Handler, Peer};
 use crate::model::exchange::{Arrival, Notes, RequestId};
-use crate::model::fields::REQUEST_ID;
+use crate::model::fields::{REQUEST_ID, named};
 use crate::model::{Body, Fault, FaultKind, Interim};
 use crate::stages::observe::{Reported, Respond};
 use crate::state::clock::Clock;
@@ -102,7 +102,7 @@ impl Ids {
 
     /// The client's own id if it is visible ASCII of at most 128 characters, else a new one.
     fn of(&self, headers: &HeaderMap) -> RequestId {
-        let own = headers.get(REQUEST_ID).filter(|id| {
+        let own = named(headers, REQUEST_ID).next().filter(|id| {
             let id = id.as_bytes();
             (1..=LONGEST_ID).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
         });

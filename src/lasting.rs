@@ -154,13 +154,13 @@ impl Lasting {
     /// The limit of the client called `name`, kept if its rule is the same.
     pub fn client_limit(&self, name: &str, rule: RateLimit) -> Arc<ClientLimit> {
         let shadow = self.metrics.shadow.with_label_values(&[&format!("rate_limit of {name}")]);
-        keep(&self.client_limits, name, rule, |rule| ClientLimit::new(rule, &self.clock, shadow))
+        keep(&self.client_limits, name, rule, |rule| ClientLimit::new(rule, shadow))
     }
 
     /// The limit of everybody else, by address; kept if its rule is the same.
     pub fn address_limit(&self, rule: RateLimit) -> Arc<AddressLimit> {
         let shadow = self.metrics.shadow.with_label_values(&["server.rate_limit"]);
-        keep(&self.address_limit, "", rule, |rule| AddressLimit::new(rule, &self.clock, shadow))
+        keep(&self.address_limit, "", rule, |rule| AddressLimit::new(rule, shadow))
     }
 
     /// What the client called `name` may cause, kept if its rule is the same.

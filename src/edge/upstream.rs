@@ -2,6 +2,8 @@
 
 use std::error::Error as _;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
@@ -13,6 +15,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::Notify;
 
 use super::arriving::{Arriving, Pace};
 use super::connect::{Served, Timed, TimedOut};
@@ -27,6 +30,9 @@ use crate::rules::message::{distrust, unite_lengths};
 use crate::stages::Stage;
 use crate::state::clock::Clock;
 use crate::state::grant::Grant;
+
+/// How many interim responses an answer may have; an upstream that says more never answers.
+const MOST_INTERIM: usize = 1000;
 
 /// What the edge knows of an upstream.
 #[derive(Debug, Clone)]
@@ -166,15 +172,29 @@ impl Stage<Signed<Grant>> for Upstreams {
         {
             request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-        if let Some(interim) = interim {
-            hyper::ext::on_informational(&mut request, move |said| {
-                relay(&interim, said.status(), said.headers());
-            });
-        }
+        let flooded = Arc::new(Notify::new());
+        let (said_so_far, floods) = (AtomicUsize::new(0), flooded.clone());
+        hyper::ext::on_informational(&mut request, move |said| {
+            match (said_so_far.fetch_add(1, Ordering::Relaxed), &interim) {
+                (MOST_INTERIM.., _) => floods.notify_one(),
+                (_, Some(interim)) => relay(interim, said.status(), said.headers()),
+                (_, None) => {}
+            }
+        });
         let sent = self.clock.now();
         grant.sent();
         let connection = capture_connection(&mut request);
-        let answer = tokio::time::timeout(upstream.settings.timeout, upstream.client.request(request)).await;
+        let answering = tokio::time::timeout(upstream.settings.timeout, upstream.client.request(request));
+        let answer = tokio::select! {
+            biased;
+            answer = answering => answer,
+            // Whoever reads them has no time left to look at a clock.
+            () = flooded.notified() => {
+                poison(&connection);
+                let fault = Fault::new(FaultKind::UpstreamBroken).called(Called::Yes);
+                return Err(fault.detail("the upstream sends interim responses without end"));
+            }
+        };
         let response = match answer {
             Ok(Ok(response)) => {
                 was_reused(&connection);
@@ -192,9 +212,7 @@ impl Stage<Signed<Grant>> for Upstreams {
         grant.answered();
         if let Some(why) = distrust(response.status(), response.headers()) {
             // Its body may have ended elsewhere than hyper thinks: nothing else is read from there.
-            if let Some(connected) = connection.connection_metadata().as_ref() {
-                connected.poison();
-            }
+            poison(&connection);
             return Err(Fault::new(FaultKind::UpstreamBroken).called(Called::Yes).detail(why));
         }
         let arrived = self.clock.now();
@@ -204,6 +222,13 @@ impl Stage<Signed<Grant>> for Upstreams {
             cache: CacheStatus::Forwarded { why, status: status.as_u16(), stored: false, collapsed: false },
             timing: Timing { wait: Duration::ZERO, upstream: Some(arrived.since(sent)) },
         })
+    }
+}
+
+/// Nothing else is asked on the captured connection.
+fn poison(connection: &CaptureConnection) {
+    if let Some(connected) = connection.connection_metadata().as_ref() {
+        connected.poison();
     }
 }
 

@@ -7,6 +7,7 @@ use http::{Method, Version};
 
 use super::message::forwards_left;
 use super::{targeted, vary};
+use crate::model::fields::named;
 
 /// The request fields that go upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -284,9 +285,7 @@ fn contains(value: &[u8], secret: &[u8]) -> bool {
 }
 
 fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
+    named(headers, header::CONNECTION)
         .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect()

@@ -7,6 +7,7 @@ use http::header::{self, HeaderMap, HeaderName};
 use ring::hmac;
 
 use crate::model::exchange::{Certificate, ClientId};
+use crate::model::fields::named;
 use crate::model::secret::Secret;
 
 /// The field a client may present its key in, beside `Authorization: Bearer`.
@@ -52,7 +53,8 @@ impl Clients {
     /// Finds the sender and removes its key from `headers`, so that it goes nowhere else. A key goes before the
     /// connection's certificate: whoever shows one means to be that client.
     pub fn identify(&self, headers: &mut HeaderMap, certificate: Option<&Certificate>) -> Sender {
-        let own = headers.remove(KEY_FIELD);
+        let has_own = named(headers, KEY_FIELD).next().is_some();
+        let own = if has_own { headers.remove(KEY_FIELD) } else { None };
         if self.by_digest.is_empty() && self.by_certificate.is_empty() {
             return Sender::Known(ClientId(0));
         }
@@ -60,7 +62,7 @@ impl Clients {
             return self.find(key.as_bytes()).map_or(Sender::Stranger, Sender::Known);
         }
         // `Authorization` may also be the upstream's affair; it is a client's key only if a client has that key.
-        let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+        let bearer = named(headers, header::AUTHORIZATION).next().and_then(|value| bearer(value.as_bytes()));
         if let Some(client) = bearer.and_then(|key| self.find(key)) {
             headers.remove(header::AUTHORIZATION);
             return Sender::Known(client);

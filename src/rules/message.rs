@@ -9,6 +9,7 @@ use http::{Method, StatusCode, Uri, Version};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::model::FaultKind;
+use crate::model::fields::named;
 
 /// What heads are held to.
 #[derive(Debug, Clone)]
@@ -111,7 +112,7 @@ fn rooted(uri: &Uri) -> Result<(), Objection> {
 /// field and to any request message that contains more than one Host header field line or a Host header field with an
 /// invalid field value" (RFC 9112 §3.2). In absolute form the target's authority counts (§3.2.2).
 fn host<'a>(uri: &'a Uri, version: Version, headers: &'a HeaderMap) -> Result<Option<&'a str>, Objection> {
-    let mut fields = headers.get_all(header::HOST).iter();
+    let mut fields = named(headers, header::HOST);
     let (field, another) = (fields.next(), fields.next());
     if another.is_some() {
         return Err(malformed("there is more than one Host"));
@@ -186,7 +187,7 @@ fn without_port(authority: &str) -> &str {
 /// is hyper's to see.
 fn codings(headers: &HeaderMap) -> Result<(), Objection> {
     let mut chunked = 0;
-    for value in headers.get_all(header::TRANSFER_ENCODING) {
+    for value in named(headers, header::TRANSFER_ENCODING) {
         for coding in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             if coding.eq_ignore_ascii_case(b"chunked") {
                 chunked += 1;
@@ -205,7 +206,7 @@ fn expectations(version: Version, headers: &HeaderMap) -> Result<(), Objection> 
     if version < Version::HTTP_11 {
         return Ok(());
     }
-    let fields = headers.get_all(header::EXPECT).iter();
+    let fields = named(headers, header::EXPECT);
     let mut members = fields.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     let known = |member: &[u8]| member.is_empty() || member.eq_ignore_ascii_case(b"100-continue");
     if members.all(|member| known(member.trim_ascii())) {
@@ -218,7 +219,7 @@ fn expectations(version: Version, headers: &HeaderMap) -> Result<(), Objection> 
 /// OPTIONS request containing a Max-Forwards header field MUST check and update its value prior to forwarding the request"
 /// (RFC 9110 §7.6.2), and of other methods "MAY ignore" it. TRACE is never passed on.
 pub fn forwards_left(method: &Method, headers: &HeaderMap) -> Option<u64> {
-    let value = headers.get(header::MAX_FORWARDS).filter(|_| *method == Method::OPTIONS)?;
+    let value = (*method == Method::OPTIONS).then(|| headers.get(header::MAX_FORWARDS))??;
     let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
     digits.parse().ok()
 }
@@ -315,13 +316,26 @@ pub fn normalized(target: &str) -> Result<Option<String>, Objection> {
 /// Only what is not ASCII; controls cannot be in a target.
 const BEYOND_ASCII: &AsciiSet = CONTROLS;
 
+/// What stands in a path as it is, dots and slashes included.
+fn is_plain(byte: u8) -> bool {
+    const PLAIN: [bool; 256] = {
+        let mut plain = [false; 256];
+        let mut byte = b'!';
+        while byte <= b'~' {
+            plain[byte as usize] = !matches!(byte, b'%' | b'\\');
+            byte += 1;
+        }
+        plain
+    };
+    PLAIN[usize::from(byte)]
+}
+
 /// A path without its query, as equivalent ones are all written.
 ///
 /// # Errors
 /// See [`normalized`].
 pub fn normalized_path(path: &str) -> Result<Cow<'_, str>, Objection> {
-    let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'\\');
-    let written = if path.bytes().all(plain) {
+    let written = if path.bytes().all(is_plain) {
         Cow::Borrowed(path)
     } else {
         let written = rewritten(path)?;

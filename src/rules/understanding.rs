@@ -12,6 +12,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use crate::model::exchange::{Question, Window};
+use crate::model::fields::named;
 use crate::model::key::Key;
 use crate::rules::groups;
 use crate::rules::headers::looks_like;
@@ -240,9 +241,7 @@ fn changes(understood: Option<&Understood>) -> Vec<(u16, &'static str)> {
 /// Whether `Prefer: handling=strict` asks to be refused rather than guessed at (RFC 7240 §4.4). Of several the first
 /// counts (§2).
 pub fn prefers_strict(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(PREFER)
-        .iter()
+    named(headers, PREFER)
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .find_map(|preference| {
@@ -255,7 +254,7 @@ pub fn prefers_strict(headers: &HeaderMap) -> bool {
 
 /// The client's patience as `Tollgate-Timeout` states it, in seconds: `2.5`. What is no such number is ignored.
 pub fn stated_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: f64 = headers.get(TIMEOUT)?.to_str().ok()?.trim().parse().ok()?;
+    let seconds: f64 = named(headers, TIMEOUT).next()?.to_str().ok()?.trim().parse().ok()?;
     Duration::try_from_secs_f64(seconds).ok()
 }
 

@@ -6,11 +6,12 @@ use std::borrow::Cow;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::model::entry::{Entry, Selectors};
+use crate::model::fields::named;
 
 /// All values of a request's field as one, or `None` where it has none: "combining multiple header field lines with
 /// the same field name" (RFC 9111 §4.1). Borrowed where there is one line, which is nearly always.
 pub fn combined<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
-    let mut lines = headers.get_all(name).iter();
+    let mut lines = named(headers, name);
     let first = lines.next()?.as_bytes();
     let mut all = Cow::Borrowed(first);
     for line in lines {

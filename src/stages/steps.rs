@@ -1,7 +1,6 @@
 //! The stages that only decide, each a [`Decide`] around a rule: who asks, which route, what it means, how often.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -314,7 +313,7 @@ impl Decide<Ask> for LimitClient {
     type Out = Ask;
 
     fn decide(&self, ask: Ask) -> Next<Ask> {
-        match self.check(ask.client, ask.peer.ip()) {
+        match self.check(&ask) {
             Ok(()) => Next::On(ask),
             Err(wait) => Next::refuse(Fault::new(FaultKind::ClientLimit).retry_after(wait)),
         }
@@ -322,10 +321,10 @@ impl Decide<Ask> for LimitClient {
 }
 
 impl LimitClient {
-    fn check(&self, client: ClientId, peer: IpAddr) -> Result<(), Duration> {
-        match (self.declared.get(client.place()), &self.addresses) {
-            (Some(Some(limit)), _) => limit.check(),
-            (_, Some(addresses)) if client == ClientId(0) => addresses.check(peer),
+    fn check(&self, ask: &Ask) -> Result<(), Duration> {
+        match (self.declared.get(ask.client.place()), &self.addresses) {
+            (Some(Some(limit)), _) => limit.check(ask.at),
+            (_, Some(addresses)) if ask.client == ClientId(0) => addresses.check(ask.peer.ip(), ask.at),
             _ => Ok(()),
         }
     }

@@ -46,12 +46,3 @@ impl Clock {
         }
     }
 }
-
-/// governor's view of the same clock.
-impl governor::clock::Clock for Clock {
-    type Instant = governor::nanos::Nanos;
-
-    fn now(&self) -> Self::Instant {
-        Self::now(self).as_nanos().into()
-    }
-}

@@ -1,13 +1,16 @@
 //! How often a client may ask (GCRA by governor: one cell a declared client, one a peer address for everybody else),
 //! and how many upstream calls it may cause.
 
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use governor::clock::Clock as _;
 use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
 use governor::state::keyed::DashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
@@ -66,33 +69,53 @@ impl RateLimit {
     }
 }
 
+thread_local! {
+    /// The moment that is asked about, in nanoseconds.
+    static ASKED_AT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// governor's clock: the moment that is asked about, which is the request's. Reading a clock takes as long as the check.
+#[derive(Debug, Clone)]
+struct AskedAt;
+
+impl AskedAt {
+    fn set(at: Moment) {
+        ASKED_AT.set(at.as_nanos());
+    }
+}
+
+impl governor::clock::Clock for AskedAt {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        ASKED_AT.get().into()
+    }
+}
+
 /// The limit of one declared client.
 #[derive(Debug)]
 pub struct ClientLimit {
-    limiter: RateLimiter<NotKeyed, InMemoryState, Clock, NoOpMiddleware<governor::nanos::Nanos>>,
-    clock: Clock,
+    limiter: RateLimiter<NotKeyed, InMemoryState, AskedAt, NoOpMiddleware<Nanos>>,
     shadow: Shadow,
 }
 
 impl ClientLimit {
     /// A limit nothing was spent of.
-    pub fn new(limit: RateLimit, clock: &Clock, counter: IntCounter) -> Self {
+    pub fn new(limit: RateLimit, counter: IntCounter) -> Self {
         Self {
-            limiter: RateLimiter::direct_with_clock(limit.to_quota(), clock.clone()),
-            clock: clock.clone(),
+            limiter: RateLimiter::direct_with_clock(limit.to_quota(), AskedAt),
             shadow: Shadow(limit.shadow.then_some(counter)),
         }
     }
 
-    /// Counts one request.
+    /// Counts one request, which came `at`.
     ///
     /// # Errors
     /// How long until the next one would pass.
-    pub fn check(&self) -> Result<(), Duration> {
+    pub fn check(&self, at: Moment) -> Result<(), Duration> {
+        AskedAt::set(at);
         let checked = self.limiter.check();
-        self.shadow
-            .of(checked
-                .map_err(|not_until| not_until.wait_time_from(governor::clock::Clock::now(&self.clock))))
+        self.shadow.of(checked.map_err(|not_until| not_until.wait_time_from(AskedAt.now())))
     }
 }
 
@@ -100,8 +123,7 @@ impl ClientLimit {
 /// about [`MOST_ADDRESSES`] or more are remembered, all share one cell.
 #[derive(Debug)]
 pub struct AddressLimit {
-    limiter: RateLimiter<IpAddr, DashMapStateStore<IpAddr>, Clock, NoOpMiddleware<governor::nanos::Nanos>>,
-    clock: Clock,
+    limiter: RateLimiter<IpAddr, DashMapStateStore<IpAddr>, AskedAt, NoOpMiddleware<Nanos>>,
     swept: AtomicU64,
     checks: AtomicU64,
     /// As many addresses as may be were remembered when it was last looked.
@@ -119,25 +141,24 @@ const LOOK_EVERY: u64 = 64;
 
 impl AddressLimit {
     /// A limit nothing was spent of.
-    pub fn new(limit: RateLimit, clock: &Clock, counter: IntCounter) -> Self {
-        let limiter = RateLimiter::new(limit.to_quota(), DashMapStateStore::default(), clock.clone());
+    pub fn new(limit: RateLimit, counter: IntCounter) -> Self {
         Self {
-            limiter,
-            clock: clock.clone(),
-            swept: AtomicU64::new(clock.now().as_nanos()),
+            limiter: RateLimiter::new(limit.to_quota(), DashMapStateStore::default(), AskedAt),
+            swept: AtomicU64::new(0),
             checks: AtomicU64::new(0),
             crowded: AtomicBool::new(false),
             shadow: Shadow(limit.shadow.then_some(counter)),
         }
     }
 
-    /// Counts one request of `peer`.
+    /// Counts one request of `peer`, which came `at`.
     ///
     /// # Errors
     /// How long until the next one would pass.
-    pub fn check(&self, peer: IpAddr) -> Result<(), Duration> {
+    pub fn check(&self, peer: IpAddr, at: Moment) -> Result<(), Duration> {
+        AskedAt::set(at);
         if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY) {
-            self.sweep();
+            self.sweep(at);
             self.crowded.store(self.limiter.len() >= MOST_ADDRESSES, Ordering::Relaxed);
         }
         let mut key = network_of(peer);
@@ -145,13 +166,11 @@ impl AddressLimit {
             key = Ipv6Addr::UNSPECIFIED.into();
         }
         let checked = self.limiter.check_key(&key);
-        self.shadow
-            .of(checked
-                .map_err(|not_until| not_until.wait_time_from(governor::clock::Clock::now(&self.clock))))
+        self.shadow.of(checked.map_err(|not_until| not_until.wait_time_from(AskedAt.now())))
     }
 
-    fn sweep(&self) {
-        let (now, swept) = (self.clock.now(), self.swept.load(Ordering::Relaxed));
+    fn sweep(&self, now: Moment) {
+        let swept = self.swept.load(Ordering::Relaxed);
         let due = now.since(Moment::from_nanos(swept)) >= SWEEP_EVERY;
         if due
             && self
@@ -220,42 +239,41 @@ mod tests {
         IntCounter::new("c", "c").expect("is a name")
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_burst_passes_then_the_average_counts() {
-        let limit = ClientLimit::new(TWO, &Clock::system(), counter());
-        assert_eq!((limit.check(), limit.check()), (Ok(()), Ok(())));
-        let wait = limit.check().expect_err("the burst is spent");
+    #[test]
+    fn a_burst_passes_then_the_average_counts() {
+        let (limit, now) = (ClientLimit::new(TWO, counter()), Clock::system().now());
+        assert_eq!((limit.check(now), limit.check(now)), (Ok(()), Ok(())));
+        let wait = limit.check(now).expect_err("the burst is spent");
         assert_eq!(wait, Duration::from_millis(100));
-        tokio::time::advance(wait).await;
-        assert_eq!(limit.check(), Ok(()));
+        assert_eq!(limit.check(now + wait), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_limit_in_the_shadow_counts_and_refuses_nobody() {
         let (clock, counted) = (Clock::system(), counter());
-        let limit = ClientLimit::new(RateLimit { shadow: true, ..TWO }, &clock, counted.clone());
+        let limit = ClientLimit::new(RateLimit { shadow: true, ..TWO }, counted.clone());
         let window = WindowRule::new(1, Duration::from_secs(9));
         let budget = Budget::new(BudgetRule { window, shadow: true }, &clock, counted.clone());
         for _ in 0..5 {
-            assert_eq!((limit.check(), budget.spend()), (Ok(()), Ok(())));
+            assert_eq!((limit.check(clock.now()), budget.spend()), (Ok(()), Ok(())));
         }
         assert_eq!(counted.get(), 3 + 4);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn addresses_are_limited_apart_and_forgotten_when_quiet() {
-        let limit = AddressLimit::new(TWO, &Clock::system(), counter());
-        let peer = |text: &str| text.parse::<IpAddr>().expect("is an address");
+    #[test]
+    fn addresses_are_limited_apart_and_forgotten_when_quiet() {
+        let limit = AddressLimit::new(TWO, counter());
+        let now = Clock::system().now();
+        let check = |peer: &str, at| limit.check(peer.parse().expect("is an address"), at);
         for address in ["192.0.2.1", "192.0.2.2", "2001:db8::1"] {
-            assert!(limit.check(peer(address)).is_ok() && limit.check(peer(address)).is_ok());
-            assert!(limit.check(peer(address)).is_err());
+            assert!(check(address, now).is_ok() && check(address, now).is_ok());
+            assert!(check(address, now).is_err());
         }
         // One subscriber's /64, and the mapped form of an address seen before.
-        assert!(limit.check(peer("2001:db8::2")).is_err());
-        assert!(limit.check(peer("::ffff:192.0.2.1")).is_err());
-        tokio::time::advance(SWEEP_EVERY).await;
+        assert!(check("2001:db8::2", now).is_err());
+        assert!(check("::ffff:192.0.2.1", now).is_err());
         for _ in 0..LOOK_EVERY {
-            let _ = limit.check(peer("192.0.2.9"));
+            let _ = check("192.0.2.9", now + SWEEP_EVERY);
         }
         assert_eq!(limit.limiter.len(), 1);
     }
