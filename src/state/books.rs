@@ -14,7 +14,7 @@ use crate::model::urgency::Class;
 use crate::rules::calendar::Steady;
 use crate::rules::fairness::{Line, Number};
 use crate::rules::ledger::{Ledger, Now};
-use crate::rules::pause::{Gate, Pause};
+use crate::rules::pause::{FIRST_GAP, Gate, Pause};
 use crate::rules::promises::{Promise, Promises};
 use crate::rules::records::{Record, Spending};
 use crate::rules::rest::Rest;
@@ -141,6 +141,10 @@ impl Books {
             let promise = Promise { at, question: want.question, number };
             self.promises.make(class, (want.payer, want.weight), promise, now.at, most);
         }
-        refused
+        match refused {
+            // No window and no ceiling: its time is over just as the account opens.
+            Refused::Busy => Refused::Paused { retry_after: FIRST_GAP },
+            refused => refused,
+        }
     }
 }

@@ -233,11 +233,7 @@ impl Account {
         if matches!(books.pause.admit(now.at), Gate::Probing | Gate::OneProbe) {
             return Refused::Paused { retry_after: FIRST_GAP };
         }
-        match books.send_away(now, want, number, terms.max_waiting) {
-            // The ceiling has room: its time was over in the moment in which the account opened.
-            Refused::Busy => Refused::Paused { retry_after: FIRST_GAP },
-            refused => refused,
-        }
+        books.send_away(now, want, number, terms.max_waiting)
     }
 }
 
