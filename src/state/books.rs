@@ -103,7 +103,9 @@ impl Books {
         }
         let window = window.and_then(|place| self.ledger.rules().nth(place)).cloned();
         let retry_after = at.since(now.at);
-        (at, window.map_or(Refused::Busy, |window| Refused::Spent { retry_after, window }))
+        // No window: its time is over just as the account opens.
+        let opening = Refused::Paused { retry_after: FIRST_GAP };
+        (at, window.map_or(opening, |window| Refused::Spent { retry_after, window }))
     }
 
     /// Whether a call with this number that waits `until` then is served in time. Whoever comes anew does not push out those who
@@ -141,10 +143,6 @@ impl Books {
             let promise = Promise { at, question: want.question, number };
             self.promises.make(class, (want.payer, want.weight), promise, now.at, most);
         }
-        match refused {
-            // No window and no ceiling: its time is over just as the account opens.
-            Refused::Busy => Refused::Paused { retry_after: FIRST_GAP },
-            refused => refused,
-        }
+        refused
     }
 }
