@@ -8,7 +8,7 @@ use super::clock::Clock;
 use super::journal::Journal;
 use super::line::Waiting;
 use super::tasks::Tasks;
-use super::terms::{Refused, Want, Windows};
+use super::terms::{Refused, Terms, Want, Windows};
 use crate::model::moment::Moment;
 use crate::model::urgency::Class;
 use crate::rules::calendar::Steady;
@@ -91,6 +91,11 @@ impl Books {
         rest.admit(now.at).map_err(|retry_after| Refused::Resting { retry_after })
     }
 
+    /// Whether nothing but the upstream's ceiling stands in the way.
+    pub(super) fn waits_for_place(&mut self, now: Now, class: Class, terms: &Terms) -> bool {
+        self.admits(now, class) && terms.ceiling.is_full()
+    }
+
     /// When whoever stands behind `ahead` others is served at the earliest, and why not before.
     pub(super) fn served_at(&mut self, now: Now, ahead: usize, class: Class) -> (Moment, Refused) {
         let (at, window) = self.ledger.next_free(now, ahead, class);
@@ -103,7 +108,7 @@ impl Books {
         }
         let window = window.and_then(|place| self.ledger.rules().nth(place)).cloned();
         let retry_after = at.since(now.at);
-        // No window: its time is over just as the account opens.
+        // No window, and no ceiling, which is looked at before: the account opens just now.
         let opening = Refused::Paused { retry_after: FIRST_GAP };
         (at, window.map_or(opening, |window| Refused::Spent { retry_after, window }))
     }

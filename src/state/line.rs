@@ -227,7 +227,7 @@ impl Account {
         let mut books = self.books();
         let now = books.now(&self.clock);
         let class = want.urgency.class();
-        if books.admits(now, class) && terms.ceiling.is_full() {
+        if books.waits_for_place(now, class, &terms) {
             return Refused::Busy;
         }
         if matches!(books.pause.admit(now.at), Gate::Probing | Gate::OneProbe) {

@@ -135,7 +135,10 @@ impl Account {
         let until = until(&want.urgency, longest);
         let number = told.map_or_else(|| books.line.draw(), |told| told.number);
         if !books.is_worth_waiting(now, &want, until, (number, came_back)) {
-            return Err(books.send_away(now, &want, number, terms.max_waiting));
+            return Err(match books.waits_for_place(now, class, &terms) {
+                true => Refused::Busy,
+                false => books.send_away(now, &want, number, terms.max_waiting),
+            });
         }
         if books.line.len() >= terms.max_waiting {
             return Err(Refused::Full);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::world::{Config, World, all, ms, pass, reply, s, settle};
+use crate::world::{Config, Latch, World, all, ms, pass, reply, s, settle};
 
 fn open(account: &'static str) -> World {
     World::new(&Config { account, cache: "enabled = false", ..Config::default() })
@@ -213,5 +213,37 @@ async fn clients_are_told_what_is_left() {
     let refused = world.get("/r?q=5").send().await;
     assert_eq!((refused.status, refused.problem().as_str()), (429, "quota-exceeded"));
     assert!(refused.header("ratelimit").unwrap().starts_with("\"10s\";r=0;t="), "{:?}", refused.headers);
+    world.quiet().await;
+}
+
+/// Nobody is told that the upstream is busy where its ceiling has room: not even whose time is over in a moment in which the
+/// line is looked at for another reason, while a probe is out.
+#[tokio::test(start_paused = true)]
+async fn whose_time_ends_while_a_probe_is_out_is_told_to_come_back() {
+    let world = open("quota = \"none\"\nmax_wait = \"2s\"");
+    let latch = Latch::new();
+    let held = latch.clone();
+    world.upstream.plays(move |heard| match heard.n {
+        1 => reply(429, "not now").with("retry-after", "3"),
+        _ => reply(200, "x").held_by(&held),
+    });
+    assert_eq!(world.get("/r?q=1").send().await.status, 429);
+    pass(s(3)).await;
+    let probe = world.get("/r?q=2").start();
+    settle().await;
+    assert_eq!(world.calls(), 2);
+    tokio::time::advance(Duration::from_micros(400)).await;
+    let hurried = world.get("/r?q=3").start();
+    settle().await;
+    // Its time is over, and its timer, which counts whole milliseconds, has not said so yet.
+    tokio::time::advance(s(2) + Duration::from_micros(100)).await;
+    let patient = world.get("/r?q=4").start();
+    let hurried = hurried.await.unwrap();
+    assert_eq!((hurried.status, hurried.problem().as_str()), (429, "account-paused"));
+    assert_eq!(hurried.header("retry-after"), Some("1"));
+    latch.open();
+    for got in [probe, patient] {
+        assert_eq!(got.await.unwrap().status, 200);
+    }
     world.quiet().await;
 }

@@ -32,8 +32,6 @@ pub struct Book {
     /// Chains that were contradicted, with when that was: walks read what is known of them.
     pub(super) past: Vec<(Chain, Moment)>,
     pub(super) doubt: Option<Doubt>,
-    /// The block that came once more, while it is in doubt what that means.
-    repeated: Option<Arc<Held>>,
     serials: u32,
 }
 
@@ -53,15 +51,7 @@ pub struct Taken {
 impl Book {
     /// Nothing yet, in blocks of `size` items.
     pub fn new(size: u64) -> Self {
-        Self {
-            size,
-            main: None,
-            apart: Vec::new(),
-            past: Vec::new(),
-            doubt: None,
-            repeated: None,
-            serials: 0,
-        }
+        Self { size, main: None, apart: Vec::new(), past: Vec::new(), doubt: None, serials: 0 }
     }
 
     /// How many items blocks have.
@@ -95,31 +85,27 @@ impl Book {
         if len == 0 && held.asked.position > 0 {
             return self.stops(held.asked, &held.entry, PastEnd::Empty, beliefs, now);
         }
-        let doubt = self.doubt.filter(|doubt| doubt.block == block);
-        if doubt.is_some() {
-            self.doubt = None;
-        }
+        let doubt = self.doubt.take_if(|doubt| doubt.block == block);
         if len > 0 && held.asked.position > 0 && self.is_last_again(held, id) {
             // As many new items as a block has would show the same: the next block tells.
             let known = beliefs.past_end() == Some(PastEnd::Again);
-            if known || doubt.is_some_and(|doubt| doubt.about == About::Repeated) {
+            if known || doubt.is_some_and(|doubt| matches!(doubt.about, About::Repeated(_))) {
                 return self.stops(held.asked, &held.entry, PastEnd::Again, beliefs, now);
             }
-            self.repeated = Some(held.clone());
             let chain = self.main.as_ref().and_then(|chain| Some((chain.serial, chain.last_place()?)));
             self.doubt = chain.map(|(serial, place)| Doubt {
                 serial,
                 place,
                 block: block + 1,
-                about: About::Repeated,
+                about: About::Repeated(held.clone()),
             });
             return Taken { used: true, ..Taken::default() };
         }
         let short = len > 0 && len < self.size && held.total.is_none() && held.more != Some(false);
         // More than came was there to give.
         let counted = held.total.is_some_and(|total| total > held.asked.position.saturating_add(len));
-        let capped = match doubt.map(|doubt| doubt.about) {
-            Some(About::Capped { len: before }) => len == before,
+        let capped = match &doubt {
+            Some(Doubt { about: About::Capped { len: before }, .. }) => len == *before,
             _ => len > 0 && len < self.size && (held.more == Some(true) || counted),
         };
         if capped {
@@ -129,11 +115,11 @@ impl Book {
         }
         let ends = beliefs.ends(len, self.size);
         let how = How { ends, trusted: is_trusted(held, beliefs), new: is_new };
-        if doubt.is_some_and(|doubt| doubt.about == About::Repeated)
-            && let Some(before) = self.repeated.take().filter(|before| before.named)
+        if let Some(Doubt { about: About::Repeated(before), .. }) = &doubt
+            && before.named
         {
             // Something else follows: as many items had arrived as a block has.
-            self.fit(&before, How { ends: false, trusted: false, new: false }, None, (beliefs, id), now);
+            self.fit(before, How { ends: false, trusted: false, new: false }, None, (beliefs, id), now);
         }
         let taken = self.fit(held, how, doubt, (beliefs, id), now);
         beliefs.saw(len);
@@ -161,7 +147,7 @@ impl Book {
             Some(Fit::Joined(arrived)) => {
                 if let Some(chain) = &mut self.main {
                     chain.tidy(most, id);
-                    self.doubt = self.doubt.or_else(|| doubt?.grown(chain));
+                    self.doubt = self.doubt.take().or_else(|| doubt?.grown(chain));
                 }
                 if arrived > 0 {
                     // Where these stood was counted from a head that has moved.
@@ -296,7 +282,8 @@ impl Book {
     pub fn bytes(&self) -> usize {
         let mut counted = HashSet::new();
         let chains = self.main.iter().chain(&self.apart).chain(self.past.iter().map(|(chain, _)| chain));
-        size_of::<Self>() + chains.map(|chain| chain.size(&mut counted)).sum::<usize>()
+        let doubted = self.doubt.as_ref().map_or(0, Doubt::size);
+        size_of::<Self>() + doubted + chains.map(|chain| chain.size(&mut counted)).sum::<usize>()
     }
 
     /// Every block there is.
@@ -337,7 +324,7 @@ impl Book {
 
     /// The block that tells what lies behind `place`, where the chain `serial` ends; `None` for a chain that ended.
     pub fn block_behind(&self, serial: u32, place: i64) -> Option<u64> {
-        let doubt = self.doubt.filter(|doubt| (doubt.serial, doubt.place) == (serial, place));
+        let doubt = self.doubt.as_ref().filter(|doubt| (doubt.serial, doubt.place) == (serial, place));
         let behind = || self.block_at(serial, place).map(|block| block + 1);
         doubt.map(|doubt| doubt.block).or_else(behind)
     }

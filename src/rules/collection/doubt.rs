@@ -1,9 +1,12 @@
 //! What one answer leaves in doubt, and which block tells.
 
+use std::sync::Arc;
+
 use super::chain::Chain;
+use super::held::Held;
 
 /// An answer that may mean several things; another block tells which.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Doubt {
     /// The chain it is about.
     pub(super) serial: u32,
@@ -14,17 +17,25 @@ pub(super) struct Doubt {
     pub(super) about: About,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum About {
     /// So many items came as this block, fewer than were asked for: is this the end, or all that is given at once?
     Short { block: u64, len: u64 },
     /// There is more behind them: it is all that is given at once, unless the list grew meanwhile.
     Capped { len: u64 },
-    /// A block came once more: is this what lies past the end, or did as many items arrive as it has?
-    Repeated,
+    /// This block came once more: is this what lies past the end, or did as many items arrive as it has?
+    Repeated(Arc<Held>),
 }
 
 impl Doubt {
+    /// How many bytes it keeps.
+    pub(super) fn size(&self) -> usize {
+        match &self.about {
+            About::Repeated(held) => held.size(),
+            About::Short { .. } | About::Capped { .. } => 0,
+        }
+    }
+
     /// Something stands behind a block that came short: that block once more tells whether it is all that is given at once.
     pub(super) fn not_the_end(self) -> Option<Self> {
         let About::Short { block, len } = self.about else { return None };

@@ -63,7 +63,10 @@ impl Book {
             let start = chain.ahead.saturating_add(signed(block.saturating_mul(self.size)));
             chain.runs.iter().any(|run| run.place <= start.saturating_add(size) && run.end() >= start)
         };
-        block == 0 || told || self.doubt.is_some_and(|doubt| doubt.block == block) || chains().any(beside)
+        block == 0
+            || told
+            || self.doubt.as_ref().is_some_and(|doubt| doubt.block == block)
+            || chains().any(beside)
     }
 
     fn look_in(&mut self, generation: Generation, span: &Range<u64>, id: Option<&Pointer>) -> Sight {
@@ -92,7 +95,7 @@ impl Book {
             let unknown = |block| Sight::Unknown { block, partly: place > from };
             let block = chain.block_of(place, self.size);
             // What is missing of a block that came short is not in that block.
-            let in_doubt = self.doubt.filter(|doubt| {
+            let in_doubt = self.doubt.as_ref().filter(|doubt| {
                 doubt.serial == serial
                     && doubt.place <= place
                     && chain.block_of(doubt.place, self.size) == block

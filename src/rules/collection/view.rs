@@ -124,9 +124,7 @@ impl Chain {
         }
         if at < to { Look::Missing(at) } else { Look::Whole(view) }
     }
-}
 
-impl Chain {
     /// How many items of `span`, from its first on, blocks show that were `asked` for then.
     pub(super) fn shown(&self, span: &Range<u64>, asked: &Range<Moment>) -> u64 {
         let place = |position: u64| self.head.saturating_add(signed(position));
