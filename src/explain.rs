@@ -229,7 +229,7 @@ fn limits(plan: &Plan, route: &Route, reader: Reader) -> Value {
     }
     if let Some(account) = plan.account_of(route) {
         let windows: Vec<_> =
-            account.quota.iter().map(|window| format!("{} per {:?}", window.requests, window.per)).collect();
+            account.quota.iter().map(|window| format!("{} per {}", window.requests, window.per)).collect();
         let quota = if windows.is_empty() { "none".into() } else { windows.join(", ") };
         limits.insert("account_quota".into(), quota.into());
         limits.insert("max_wait".into(), format!("{:?}", account.max_wait).into());

@@ -184,6 +184,8 @@ async fn every_window_of_a_quota_must_admit() {
     assert!(answers.iter().all(|answer| answer.status == 200));
     assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
     assert_eq!((octopush.violations(), octopush.refused()), (0, 0));
+    let explained = gate.ask_admin("GET", "/explain?request=GET%20/conversations/messages/list").await.text();
+    assert!(explained.contains("\"account_quota\": \"5 per 100ms, 12 per 1s\""), "{explained}");
 }
 
 #[tokio::test]
