@@ -189,8 +189,8 @@ fn upstream_request(
     let Some(upstream) = plan.upstreams.get(route.upstream) else { return Value::Null };
     let mut request = Map::new();
     let url = match reader {
-        Reader::Operator => format!("{}://{}{}", upstream.scheme, upstream.authority, question.target),
-        Reader::Client(_) => question.target.clone(),
+        Reader::Operator => format!("{}://{}{}", upstream.scheme, upstream.authority, question.target()),
+        Reader::Client(_) => question.target().to_owned(),
     };
     request.insert("line".into(), format!("{method} {url}").into());
     if let (Reader::Operator, Some(account)) = (reader, plan.account_of(route)) {

@@ -1,11 +1,11 @@
 //! What an operator erases by hand, exactly: everything held for one request, for one value of a parameter, or of one
 //! group (`Cache-Groups`, `Surrogate-Key`). Calls under way bring none of it back.
 
-use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 
 use crate::config::plan::Plan;
 use crate::explain;
+use crate::model::entry::Group;
 use crate::model::exchange::RouteId;
 use crate::model::{Key, Moment};
 use crate::provision::reading;
@@ -28,7 +28,7 @@ pub enum Which {
     /// Whatever is held under these keys, every variant and part of it: a question's, and its collection's.
     Keys(Vec<Key>),
     /// Whatever belongs to one of these groups.
-    Groups(Vec<Bytes>),
+    Groups(Vec<Group>),
 }
 
 /// How a purge is asked for.
@@ -48,7 +48,7 @@ impl Purge {
             "request" => Which::request(plan, &value),
             "tag" => Which::tag(plan, &value),
             "group" => {
-                let group = |upstream: &str| groups::scoped(upstream.as_bytes(), value.as_bytes());
+                let group = |upstream: &str| groups::named(upstream.as_bytes(), value.as_bytes());
                 Ok(Which::Groups(plan.upstreams.iter().map(|upstream| group(&upstream.name)).collect()))
             }
             _ => Err(USAGE.into()),
@@ -61,8 +61,10 @@ impl Purge {
         match (&self.which, self.soft) {
             (Which::Keys(keys), false) => keys.iter().map(|key| store.remove(key, now)).sum(),
             (Which::Keys(keys), true) => keys.iter().map(|key| store.expire(key, now)).sum(),
-            (Which::Groups(groups), false) => groups.iter().map(|group| store.remove_group(group, now)).sum(),
-            (Which::Groups(groups), true) => groups.iter().map(|group| store.expire_group(group, now)).sum(),
+            (Which::Groups(groups), false) => {
+                groups.iter().map(|group| store.remove_group(*group, now)).sum()
+            }
+            (Which::Groups(groups), true) => groups.iter().map(|group| store.expire_group(*group, now)).sum(),
         }
     }
 }
@@ -84,14 +86,14 @@ impl Which {
             percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
         };
         let query = format!("{}={}", encoded(name), encoded(value));
-        let groups: Vec<Bytes> = plan
+        let groups: Vec<Group> = plan
             .routes
             .iter()
             .filter(|route| route.params.as_ref().is_some_and(|params| params.get(name).is_some()))
             .flat_map(|route| {
                 let reading = reading(plan, route);
                 let (question, _) = reading.read(&route.path.to_string(), &query);
-                reading.tags(&question.target)
+                reading.groups(question.target())
             })
             .collect();
         if groups.is_empty() {

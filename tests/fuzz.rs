@@ -215,8 +215,8 @@ fn every_target_has_one_key_however_it_is_spelled() {
             let (path, query) = text.split_once('?').unwrap_or((text, ""));
             let reading = reading(&PLAN, route);
             let (once, _) = reading.read(path, query);
-            assert!(!once.target.contains("mellon"), "{text:?}");
-            let own = once.target.strip_prefix("/base").expect("stands below the upstream's path");
+            assert!(!once.target().contains("mellon"), "{text:?}");
+            let own = once.target().strip_prefix("/base").expect("stands below the upstream's path");
             // A path that has no `?` of its own is told apart from its query.
             if let Some(query) = own.strip_prefix(path).map(|rest| rest.strip_prefix('?').unwrap_or(rest)) {
                 assert_eq!(reading.read(path, query).0.key, once.key, "{text:?}");

@@ -1,7 +1,8 @@
 //! A stored response, and what was read from it once so that nothing is parsed again on the way of a hit.
 
-use std::sync::OnceLock;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,9 +19,9 @@ use super::moment::Moment;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Facts {
     /// `s-maxage`, else `max-age`, else `Expires` minus `Date`.
-    pub lifetime: Option<Duration>,
+    pub lifetime: Option<Seconds>,
     /// What may be guessed where that is silent (RFC 9111 §4.2.2).
-    pub heuristic: Option<Duration>,
+    pub heuristic: Option<Seconds>,
     /// `no-cache`: to be validated before every reuse.
     pub no_cache: bool,
     /// `private`: not for a shared cache, unless the route sets the word aside.
@@ -28,13 +29,36 @@ pub struct Facts {
     /// `must-revalidate`, `proxy-revalidate` or `s-maxage`: never stale, unless the route itself says how long.
     pub never_stale: bool,
     /// `stale-while-revalidate`.
-    pub while_revalidating: Option<Duration>,
+    pub while_revalidating: Option<Seconds>,
     /// `stale-if-error`.
-    pub if_error: Option<Duration>,
+    pub if_error: Option<Seconds>,
 }
 
-/// The request's values of the fields that a response's `Vary` names.
-pub type Selectors = Box<[(HeaderName, Option<HeaderValue>)]>;
+/// The request's values of the fields that a response's `Vary` names. Entries that have the same ones share them.
+pub type Selectors = Arc<[(HeaderName, Option<HeaderValue>)]>;
+
+/// A group of responses that are erased together, known by a hash of its name: of some 2³² groups that are kept, two are
+/// taken for one another, and erased with each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Group(pub u64);
+
+/// Whole seconds, as HTTP writes them. What is longer than 136 years counts as that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seconds(NonZeroU32);
+
+impl From<Duration> for Seconds {
+    fn from(duration: Duration) -> Self {
+        let seconds = u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+        // One more than they are, so that an `Option` of them takes no more room.
+        Self(NonZeroU32::MIN.saturating_add(seconds))
+    }
+}
+
+impl From<Seconds> for Duration {
+    fn from(seconds: Seconds) -> Self {
+        Self::from_secs(u64::from(seconds.0.get() - 1))
+    }
+}
 
 /// Which part of a representation a 206 holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,10 +101,8 @@ pub struct Entry {
     pub selectors: Selectors,
     /// Which part it is; `None`: the whole.
     pub part: Option<Box<Part>>,
-    /// The groups it is erased with (RFC 9875), each name as it compares.
-    pub groups: Box<[Bytes]>,
-    /// Hashes of further groups, which its items belong to: sorted.
-    pub tags: Box<[u64]>,
+    /// The groups that it is erased with (RFC 9875), or an item of it, in order.
+    groups: Box<[Group]>,
     /// As it is answered, once it was compressed.
     pub coded: OnceLock<Box<Coded>>,
     /// Somebody refreshes it until this moment.
@@ -113,7 +135,6 @@ impl Entry {
             selectors,
             part: None,
             groups: Box::default(),
-            tags: Box::default(),
             coded: OnceLock::new(),
             refreshing_until: AtomicU64::new(0),
             failing_until: AtomicU64::new(0),
@@ -148,27 +169,25 @@ impl Entry {
         let selectors = self.selectors.clone();
         Self::new(parts, self.arrived, self.initial_age, self.facts, selectors)
             .asked_at(self.asked)
-            .with_groups(self.groups.clone())
-            .with_tags(self.tags.clone())
+            .with_groups(self.groups.to_vec())
     }
 
-    /// The same, its items members of the groups with these hashes.
-    #[must_use]
-    pub fn with_tags(mut self, mut tags: Box<[u64]>) -> Self {
-        tags.sort_unstable();
-        self.tags = tags;
-        self
+    /// The groups that it, or an item of it, belongs to.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
     }
 
-    /// Whether it, or an item of it, belongs to `group`, whose hash is `tag`.
-    pub fn belongs(&self, group: &Bytes, tag: u64) -> bool {
-        self.groups.contains(group) || self.tags.binary_search(&tag).is_ok()
+    /// Whether it, or an item of it, belongs to `group`.
+    pub fn belongs(&self, group: Group) -> bool {
+        self.groups.binary_search(&group).is_ok()
     }
 
     /// The same, a member of these groups.
     #[must_use]
-    pub fn with_groups(mut self, groups: Box<[Bytes]>) -> Self {
-        self.groups = groups;
+    pub fn with_groups(mut self, mut groups: Vec<Group>) -> Self {
+        groups.sort_unstable();
+        groups.dedup();
+        self.groups = groups.into();
         self
     }
 
@@ -220,17 +239,22 @@ impl Entry {
             + self.fields.size()
             + size_of::<Self>()
             + self.part.as_ref().map_or(0, |part| size_of::<Part>() + part.asked.len())
-            + self.groups.iter().map(|group| size_of::<Bytes>() + group.len()).sum::<usize>()
-            + size_of_val(&*self.tags)
+            + size_of_val(&*self.groups)
             + self.coded.get().map_or(0, |coded| {
                 let others: usize = coded.others.iter().map(|(_, entry)| entry.size()).sum();
                 // The plain one's body is this one's.
                 others + coded.plain.size() - self.body.len()
             })
-            + self
-                .selectors
-                .iter()
-                .map(|(_, value)| 80 + value.as_ref().map_or(0, HeaderValue::len))
-                .sum::<usize>()
+            + match Arc::strong_count(&self.selectors) {
+                1 => selectors_size(&self.selectors),
+                // Shared by those that have the same.
+                _ => 0,
+            }
     }
+}
+
+/// How many bytes `selectors` keep.
+pub fn selectors_size(selectors: &Selectors) -> usize {
+    let values = selectors.iter().filter_map(|(_, value)| value.as_ref());
+    size_of_val(&**selectors) + values.map(HeaderValue::len).sum::<usize>()
 }

@@ -109,18 +109,23 @@ pub struct Routed {
 /// What a request means, apart from who asks and when: shared by everyone who spells it the same way.
 #[derive(Debug)]
 pub struct Question {
-    /// Equal exactly when two questions have the same answer.
+    /// Equal exactly when two questions have the same answer. Its last part is the target.
     pub key: Key,
-    /// The path and query the upstream receives, credentials aside; exactly what the key was built from.
-    pub target: String,
-    /// The value of `Tollgate-Understood`, if anything was changed.
-    pub understood: Option<HeaderValue>,
-    /// What was changed, as (parameter, rule) for the counters.
-    pub changes: Vec<(u16, &'static str)>,
+    /// What was changed of how it was spelt, if anything was.
+    pub changes: Option<Box<Changes>>,
     /// Which part of a collection is asked for, where the route declares pages.
     pub window: Option<Window>,
     /// The collection: the key of all its windows alike.
     pub collection: Option<Key>,
+}
+
+/// What understanding changed of a request's parameters.
+#[derive(Debug)]
+pub struct Changes {
+    /// The value of `Tollgate-Understood`.
+    pub told: Option<HeaderValue>,
+    /// Each as (parameter, rule), for the counters.
+    pub counted: Vec<(u16, &'static str)>,
 }
 
 /// What a client asks of a collection.
@@ -293,6 +298,14 @@ pub struct Signed<G> {
     pub why: Why,
     /// Its place; given back when the answer has ended.
     pub grant: G,
+}
+
+impl Question {
+    /// The path and query the upstream receives, credentials aside.
+    pub fn target(&self) -> &str {
+        // A key was made of text; one that was not asks for nothing.
+        std::str::from_utf8(self.key.last_part()).unwrap_or_default()
+    }
 }
 
 impl RequestId {

@@ -10,11 +10,10 @@ static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 /// The cache key of an ask. Equal exactly when all parts are equal: the bytes are compared, the hash is only where
 /// to look. Cloning shares.
 #[derive(Clone)]
-pub struct Key(Arc<Parts>);
-
-struct Parts {
+pub struct Key {
     hash: u64,
-    bytes: Box<[u8]>,
+    /// Each part behind its length.
+    bytes: Arc<[u8]>,
 }
 
 impl Key {
@@ -22,24 +21,32 @@ impl Key {
     pub fn from_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut bytes = Vec::with_capacity(128);
         for part in parts {
-            bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            push_length(&mut bytes, part.len());
             bytes.extend_from_slice(part);
         }
-        let hash = SEED.hash_one(&bytes);
-        Self(Arc::new(Parts { hash, bytes: bytes.into_boxed_slice() }))
+        Self { hash: SEED.hash_one(&bytes), bytes: bytes.into() }
+    }
+
+    /// The last of its parts; nothing of a key without any.
+    pub fn last_part(&self) -> &[u8] {
+        let (mut last, mut rest) = (&[][..], &*self.bytes);
+        while let Some((part, behind)) = split_part(rest) {
+            (last, rest) = (part, behind);
+        }
+        last
     }
 
     /// The key of one variant: this one with further `parts`, of which every key of an ask has the same number.
     #[must_use]
     pub fn with_parts<'a>(&'a self, parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        Self::from_parts(std::iter::once(&*self.0.bytes).chain(parts))
+        Self::from_parts(std::iter::once(&*self.bytes).chain(parts))
     }
 
     /// A name for the key that people can compare, and that does not show what was asked for: the first 16 bytes
     /// of its SHA-256, in hex.
     pub fn digest(&self) -> String {
         use fmt::Write;
-        let digest = ring::digest::digest(&ring::digest::SHA256, &self.0.bytes);
+        let digest = ring::digest::digest(&ring::digest::SHA256, &self.bytes);
         digest.as_ref().iter().take(16).fold(String::with_capacity(32), |mut hex, byte| {
             // Writing to a String cannot fail.
             let _ = write!(hex, "{byte:02x}");
@@ -49,18 +56,38 @@ impl Key {
 
     /// The key's hash: the same for equal keys within a process, and next to never for others.
     pub fn hash_word(&self) -> u64 {
-        self.0.hash
+        self.hash
     }
 
     /// How many bytes the key keeps.
     pub fn size(&self) -> usize {
-        self.0.bytes.len() + size_of::<Parts>() + 2 * size_of::<usize>()
+        size_of::<Self>() + 2 * size_of::<usize>() + self.bytes.len()
     }
+}
+
+/// Writes `length`, seven bits a byte, the lowest first; a byte that others follow has its highest bit set.
+fn push_length(bytes: &mut Vec<u8>, mut length: usize) {
+    loop {
+        let [lowest, ..] = length.to_le_bytes();
+        length >>= 7;
+        if length == 0 {
+            return bytes.push(lowest);
+        }
+        bytes.push(lowest | 0x80);
+    }
+}
+
+/// The first part of `bytes`, and what stands behind it.
+fn split_part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let digits = 1 + bytes.iter().take_while(|byte| **byte & 0x80 != 0).count();
+    let (digits, rest) = bytes.split_at_checked(digits)?;
+    let length = digits.iter().rev().fold(0, |length, digit| length << 7 | usize::from(digit & 0x7f));
+    rest.split_at_checked(length)
 }
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || (self.0.hash == other.0.hash && self.0.bytes == other.0.bytes)
+        self.hash == other.hash && (Arc::ptr_eq(&self.bytes, &other.bytes) || self.bytes == other.bytes)
     }
 }
 
@@ -68,7 +95,7 @@ impl Eq for Key {}
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.0.hash);
+        state.write_u64(self.hash);
     }
 }
 
@@ -117,6 +144,13 @@ mod tests {
             let key = |parts: &[Vec<u8>]| Key::from_parts(parts.iter().map(Vec::as_slice));
             prop_assert_eq!(key(&a) == key(&b), a == b);
             prop_assert_eq!(key(&a).digest() == key(&b).digest(), a == b);
+        }
+
+        #[test]
+        fn the_last_part_is_found_however_long_the_parts_are(lengths in prop::collection::vec(0usize..40_000, 1..4)) {
+            let parts: Vec<Vec<u8>> = (0..).zip(&lengths).map(|(at, length)| vec![at; *length]).collect();
+            let key = Key::from_parts(parts.iter().map(Vec::as_slice));
+            prop_assert_eq!(Some(key.last_part()), parts.last().map(Vec::as_slice));
         }
     }
 }

@@ -6,6 +6,7 @@ use http::header::{self, HeaderMap};
 use http::uri::{Authority, Scheme};
 
 use super::understanding::Reading;
+use crate::model::entry::Group;
 use crate::model::exchange::RouteId;
 use crate::model::key::Key;
 
@@ -43,13 +44,13 @@ impl Addresses {
     }
 
     /// The groups of an answer by what was asked.
-    pub fn tags(&self, route: RouteId, target: &str) -> Vec<Bytes> {
-        self.0.get(route.place()).map_or(Vec::new(), |place| place.reading.tags(target))
+    pub fn groups(&self, route: RouteId, target: &str) -> Vec<Group> {
+        self.0.get(route.place()).map_or(Vec::new(), |place| place.reading.groups(target))
     }
 
-    /// Hashes of the groups that the items of an answer belong to.
-    pub fn item_tags(&self, route: RouteId, body: &Bytes) -> Box<[u64]> {
-        self.0.get(route.place()).map_or(Box::default(), |place| place.reading.item_tags(body))
+    /// The groups that the items of an answer belong to.
+    pub fn item_groups(&self, route: RouteId, body: &Bytes) -> Vec<Group> {
+        self.0.get(route.place()).map_or(Vec::new(), |place| place.reading.item_groups(body))
     }
 
     /// The upstream's name on `route`: groups of responses are its own.

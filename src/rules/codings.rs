@@ -45,7 +45,7 @@ pub fn suits(entry: &Entry) -> bool {
 
 fn forbids_transforming(entry: &Entry) -> bool {
     let mut directives = Directives::default();
-    entry.fields.all(&header::CACHE_CONTROL).for_each(|value| directives.read(value.as_bytes()));
+    entry.fields.all(&header::CACHE_CONTROL).for_each(|value| directives.read(value));
     directives.no_transform
 }
 
@@ -149,7 +149,7 @@ mod tests {
             map.append(*name, HeaderValue::from_static(value));
         }
         let parts = (StatusCode::OK, Fields::from_map(&map), Bytes::from(vec![b'x'; bytes]));
-        Entry::new(parts, Moment::ORIGIN, Duration::ZERO, Facts::default(), Box::default())
+        Entry::new(parts, Moment::ORIGIN, Duration::ZERO, Facts::default(), Arc::default())
     }
 
     #[test]

@@ -310,7 +310,7 @@ fn joined(new: &Entry, span: Span, body: Bytes) -> Entry {
     let parts = (status, crate::model::Fields::from_map(&fields), body);
     Entry::new(parts, new.arrived, new.initial_age, new.facts, new.selectors.clone())
         .with_part(part)
-        .with_groups(new.groups.clone())
+        .with_groups(new.groups().to_vec())
 }
 
 #[cfg(test)]
@@ -332,7 +332,8 @@ mod tests {
             .collect();
         let part = part(asked.map(HeaderValue::from_static).as_ref(), &map, body.len());
         let parts = (StatusCode::OK, Fields::from_map(&map), Bytes::copy_from_slice(body));
-        Entry::new(parts, Moment::ORIGIN, Duration::ZERO, Facts::default(), Box::default()).with_part(part)
+        Entry::new(parts, Moment::ORIGIN, Duration::ZERO, Facts::default(), std::sync::Arc::default())
+            .with_part(part)
     }
 
     #[test]

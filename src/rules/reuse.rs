@@ -8,7 +8,7 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode};
 
 pub use self::policy::{Overrides, Policy};
-use crate::model::entry::{Entry, Facts, Selectors};
+use crate::model::entry::{Entry, Facts, Seconds, Selectors};
 use crate::model::moment::Moment;
 use crate::rules::cache_control::Directives;
 use crate::rules::{freshness, heuristics, targeted, validators, vary};
@@ -173,13 +173,16 @@ fn judge(policy: &Policy, exchange: Exchange<'_>) -> Admission {
     let guessable = heuristics::is_heuristically_cacheable(status) || said.public;
     let heuristic = || freshness::heuristic_lifetime(headers, wall);
     let facts = Facts {
-        lifetime,
-        heuristic: (lifetime.is_none() && guessable && policy.heuristics).then(heuristic).flatten(),
+        lifetime: lifetime.map(Seconds::from),
+        heuristic: (lifetime.is_none() && guessable && policy.heuristics)
+            .then(heuristic)
+            .flatten()
+            .map(Seconds::from),
         no_cache: said.no_cache,
         private: said.private,
         never_stale: said.must_revalidate || said.proxy_revalidate || said.s_maxage.is_some(),
-        while_revalidating: said.stale_while_revalidate,
-        if_error: said.stale_if_error,
+        while_revalidating: said.stale_while_revalidate.map(Seconds::from),
+        if_error: said.stale_if_error.map(Seconds::from),
     };
     let stated = lifetime.is_some() || facts.heuristic.is_some();
     if !stated && ttl.is_none() && status.is_server_error() {
@@ -209,7 +212,9 @@ fn judge(policy: &Policy, exchange: Exchange<'_>) -> Admission {
 /// of its own, and nothing that a route has to set aside.
 pub fn is_shared_by_upstream(entry: &Entry) -> bool {
     let facts = &entry.facts;
-    facts.lifetime.is_some_and(|lifetime| !lifetime.is_zero()) && !facts.private && !facts.no_cache
+    facts.lifetime.map(Duration::from).is_some_and(|lifetime| !lifetime.is_zero())
+        && !facts.private
+        && !facts.no_cache
 }
 
 /// Whether `held` is worth more than an error that came in its place: it may still be given out stale.
@@ -313,11 +318,13 @@ fn lifetime_of(policy: &Policy, status: StatusCode, facts: &Facts, ttl: Option<D
     if facts.no_cache {
         return if aside.no_cache && may_extend(status) { ttl.unwrap_or_default() } else { Duration::ZERO };
     }
-    match facts.lifetime {
+    match facts.lifetime.map(Duration::from) {
         Some(Duration::ZERO) if aside.max_age_0 && may_extend(status) => ttl.unwrap_or_default(),
         Some(lifetime) => capped(lifetime),
         // The operator knows better than a guess.
-        None => ttl.or(facts.heuristic.filter(|_| policy.heuristics).map(capped)).unwrap_or_default(),
+        None => ttl
+            .or(facts.heuristic.filter(|_| policy.heuristics).map(Duration::from).map(capped))
+            .unwrap_or_default(),
     }
 }
 
@@ -349,11 +356,11 @@ fn stale_if_error(policy: &Policy, facts: &Facts) -> Duration {
 }
 
 /// "A cache MUST NOT generate a stale response if it is prohibited by an explicit in-protocol directive" (§4.2.4).
-fn stated(route: Option<Duration>, upstream: Option<Duration>, facts: &Facts) -> Duration {
+fn stated(route: Option<Duration>, upstream: Option<Seconds>, facts: &Facts) -> Duration {
     route.unwrap_or(if facts.never_stale || facts.no_cache {
         Duration::ZERO
     } else {
-        upstream.unwrap_or_default()
+        upstream.map(Duration::from).unwrap_or_default()
     })
 }
 

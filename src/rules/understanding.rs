@@ -11,7 +11,8 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
-use crate::model::exchange::{Question, Window};
+use crate::model::entry::Group;
+use crate::model::exchange::{Changes, Question, Window};
 use crate::model::fields::named;
 use crate::model::key::Key;
 use crate::rules::groups;
@@ -84,11 +85,9 @@ impl Reading {
         let window = self.window(understood.as_ref());
         let question = Question {
             key: self.key(&target),
-            understood: self.header(understood.as_ref()),
-            changes: changes(understood.as_ref()),
+            changes: self.changes(understood.as_ref()),
             collection: window.and_then(|_| self.collection(&target)),
             window,
-            target,
         };
         (question, understood)
     }
@@ -96,15 +95,13 @@ impl Reading {
     /// The question for another window of the same collection.
     pub fn with_window(&self, question: &Question, window: Window) -> Option<Question> {
         let (page, size) = self.window_names()?;
-        let (path, query) = question.target.split_once('?')?;
+        let (path, query) = question.target().split_once('?')?;
         let target = format!("{path}?{}", address::with_window(query, (&page, &size), window));
         Some(Question {
             key: self.key(&target),
-            understood: None,
-            changes: Vec::new(),
+            changes: None,
             window: Some(window),
             collection: question.collection.clone(),
-            target,
         })
     }
 
@@ -137,7 +134,7 @@ impl Reading {
 
     /// The groups that an answer to `target` belongs to by what was asked: one for each parameter that was understood,
     /// page and size aside. Without declared parameters nothing is known of a query.
-    pub fn tags(&self, target: &str) -> Vec<Bytes> {
+    pub fn groups(&self, target: &str) -> Vec<Group> {
         let (Some(params), Some((_, query))) = (&self.params, target.split_once('?')) else {
             return Vec::new();
         };
@@ -145,14 +142,13 @@ impl Reading {
         let windows: Vec<&str> = places.iter().flatten().filter_map(|at| params.names().nth(*at)).collect();
         let is_window = |pair: &&str| pair.split('=').next().is_some_and(|name| windows.contains(&name));
         let pairs = query.split('&').filter(|pair| !is_window(pair));
-        pairs.map(|pair| self.tag(pair)).collect()
+        pairs.map(|pair| self.group(pair)).collect()
     }
 
-    /// Hashes of the groups that the items of `body` belong to: what they name is read as a parameter that asks for it
-    /// would be.
-    pub fn item_tags(&self, body: &Bytes) -> Box<[u64]> {
+    /// The groups that the items of `body` belong to: what they name is read as a parameter that asks for it would be.
+    pub fn item_groups(&self, body: &Bytes) -> Vec<Group> {
         let Some(params) = self.params.as_ref().filter(|_| !self.items.tags.is_empty()) else {
-            return Box::default();
+            return Vec::new();
         };
         let shape = self.items.shape.clone().unwrap_or_default();
         let block = shape.scan(body).or_else(|_| Shape::default().scan(body));
@@ -161,7 +157,7 @@ impl Reading {
             Ok(block) => (0..block.len()).map(|at| block.item(at)).collect(),
             Err(_) => whole().into_iter().collect(),
         };
-        let (mut texts, mut tags) = (HashSet::new(), HashSet::new());
+        let (mut texts, mut groups) = (HashSet::new(), Vec::new());
         for item in items {
             for (pointer, name) in &self.items.tags {
                 for text in pointer.texts(item) {
@@ -171,17 +167,17 @@ impl Reading {
                         let understood = params.understand(&format!("{}={}", encoded(name), encoded(&text)));
                         let own = format!("{}=", encoded(name));
                         let pair = understood.query.split('&').find(|pair| pair.starts_with(&own));
-                        tags.extend(pair.map(|pair| groups::tag(&self.tag(pair))));
+                        groups.extend(pair.map(|pair| self.group(pair)));
                     }
                 }
             }
         }
-        tags.into_iter().collect()
+        groups
     }
 
     /// The group of what one parameter asks for, as the canonical query writes it.
-    fn tag(&self, pair: &str) -> Bytes {
-        groups::scoped(&self.scope[0], format!("?{pair}").as_bytes())
+    fn group(&self, pair: &str) -> Group {
+        groups::named(&self.scope[0], format!("?{pair}").as_bytes())
     }
 
     /// The path under which the gate serves what lies at `path` of the upstream, if this route does.
@@ -216,8 +212,11 @@ impl Reading {
         Cow::Owned(plain.collect::<Vec<_>>().join("&"))
     }
 
-    fn header(&self, understood: Option<&Understood>) -> Option<HeaderValue> {
-        HeaderValue::try_from(understood?.header(self.params.as_ref()?)?).ok()
+    fn changes(&self, understood: Option<&Understood>) -> Option<Box<Changes>> {
+        let (params, understood) = (self.params.as_ref()?, understood?);
+        let told = understood.header(params).and_then(|told| HeaderValue::try_from(told).ok());
+        let counted = counted(understood);
+        (told.is_some() || !counted.is_empty()).then(|| Box::new(Changes { told, counted }))
     }
 
     fn window(&self, understood: Option<&Understood>) -> Option<Window> {
@@ -227,14 +226,12 @@ impl Reading {
     }
 }
 
-fn changes(understood: Option<&Understood>) -> Vec<(u16, &'static str)> {
-    let changes = understood.map(|understood| understood.changes.as_slice()).unwrap_or_default();
-    let unknown = understood.filter(|understood| understood.unknown > 0);
+fn counted(understood: &Understood) -> Vec<(u16, &'static str)> {
+    let changes = understood.changes.iter();
     changes
-        .iter()
         .filter_map(|change| Some((u16::try_from(change.param).ok()?, change.rule.as_str())))
         // No declared parameter has this place: it counts as `unknown`.
-        .chain(unknown.map(|_| (u16::MAX, Rule::Unknown.as_str())))
+        .chain((understood.unknown > 0).then_some((u16::MAX, Rule::Unknown.as_str())))
         .collect()
 }
 
@@ -290,7 +287,7 @@ mod tests {
             ("/a", None, "/a", "api_key;b=1&api_keys=1", "/v1/a?api_key%3Bb=1&api_keys=1"),
         ] {
             let (question, _) = reading(route, replaced).read(path, query);
-            assert_eq!(question.target, target, "{route} {path}?{query}");
+            assert_eq!(question.target(), target, "{route} {path}?{query}");
         }
     }
 

@@ -265,7 +265,7 @@ mod tests {
 
     fn entry(fields: &[(&'static str, &'static str)]) -> Entry {
         let parts = (StatusCode::OK, Fields::from_map(&map(fields)), Bytes::from_static(b"x"));
-        Entry::new(parts, Moment::ORIGIN, Duration::ZERO, Facts::default(), Box::default())
+        Entry::new(parts, Moment::ORIGIN, Duration::ZERO, Facts::default(), std::sync::Arc::default())
     }
 
     const OLD: &str = "Sun, 06 Nov 1994 08:49:37 GMT";

@@ -142,7 +142,7 @@ fn sign(call: Call, grant: Grant, credentials: &Credentials) -> Result<Signed<Gr
         value.set_sensitive(true);
         headers.insert(name.clone(), value);
     }
-    let mut target = question.target.clone();
+    let mut target = question.target().to_owned();
     if let Some(query) = credentials.query.as_ref().and_then(|query| std::str::from_utf8(query.expose()).ok())
     {
         target.push(if target.contains('?') { '&' } else { '?' });

@@ -110,7 +110,7 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
                 // Another variant, or erased before this client came: the next flight is for those who want what it wants.
                 (Landing::Shared(entry, _, cache, _), None) => {
                     let erased =
-                        self.given.store.erased(&fetch.question.key, &entry.groups, seat.flight.began);
+                        self.given.store.erased(&fetch.question.key, entry.groups(), seat.flight.began);
                     if selects(&entry, &fetch.headers) && erased.is_none_or(|at| at > joined) {
                         let (status, stored) = match cache {
                             CacheStatus::Forwarded { status, stored, .. } => (status, stored),

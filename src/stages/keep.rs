@@ -289,7 +289,7 @@ impl<S> Keep<S> {
     ) -> Exchange<'a> {
         let location = headers.get(header::CONTENT_LOCATION).and_then(|value| value.to_str().ok());
         let is_target =
-            |location| self.given.addresses.is_same(asked.route, &asked.question.target, location);
+            |location| self.given.addresses.is_same(asked.route, asked.question.target(), location);
         Exchange {
             method: &asked.method,
             sent: &asked.sent,
@@ -328,19 +328,16 @@ impl<S> Keep<S> {
         let asked_range = asked.sent.get(header::RANGE).filter(|_| status == StatusCode::PARTIAL_CONTENT);
         let part = ranges::part(asked_range, &fields, body.len());
         let addresses = &self.given.addresses;
-        let stated = groups::of(&fields, addresses.origin(asked.route));
-        let groups: Box<[Bytes]> =
-            addresses.tags(asked.route, &asked.question.target).into_iter().chain(stated).collect();
-        let tags = match status.is_success() {
-            true => addresses.item_tags(asked.route, &body),
-            false => Box::default(),
-        };
-        let parts = (status, self.given.store.packed(&fields), body);
-        Entry::new(parts, arrived, kept.initial_age, kept.facts, kept.selectors)
+        let mut groups = groups::of(&fields, addresses.origin(asked.route));
+        groups.extend(addresses.groups(asked.route, asked.question.target()));
+        if status.is_success() {
+            groups.extend(addresses.item_groups(asked.route, &body));
+        }
+        let (fields, selectors) = self.given.store.packed(&fields, kept.selectors);
+        Entry::new((status, fields, body), arrived, kept.initial_age, kept.facts, selectors)
             .asked_at(asked.began)
             .with_part(part)
             .with_groups(groups)
-            .with_tags(tags)
     }
 
     /// Stores an entry, and where it is a part, what it makes together with the others; whether it was stored.
@@ -368,11 +365,11 @@ impl<S> Keep<S> {
     fn invalidate(&self, asked: &Asked, answer: &Answer) {
         let Content::Passed(said) = &answer.content else { return };
         let (given, now) = (&self.given, self.given.clock.now());
-        for key in given.addresses.invalidated(asked.route, &asked.question.target, &said.headers) {
+        for key in given.addresses.invalidated(asked.route, asked.question.target(), &said.headers) {
             given.store.remove(&key, now);
         }
         for group in groups::invalidated(&said.headers, given.addresses.origin(asked.route)) {
-            given.store.remove_group(&group, now);
+            given.store.remove_group(group, now);
         }
     }
 }

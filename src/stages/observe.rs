@@ -94,9 +94,9 @@ impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
             Ok(answer) => answered(answer, gate, &report.notes.id),
             Err(fault) => refused(&fault, gate, &report.notes.id),
         };
-        if let Some(understood) = report.notes.question.get().and_then(|question| question.understood.clone())
-        {
-            headers.append(UNDERSTOOD, understood);
+        let changes = report.notes.question.get().and_then(|question| question.changes.as_ref());
+        if let Some(told) = changes.and_then(|changes| changes.told.clone()) {
+            headers.append(UNDERSTOOD, told);
         }
         // A hit costs the account nothing, and says nothing of it.
         if !matches!(report.result, "hit" | "stale")
@@ -333,8 +333,9 @@ impl Drop for Report {
         if let Some((kind, ..)) = self.fault {
             reports.faults.with_label_values(&[kind]).inc();
         }
-        if let (Some(route), Some(question)) = (route, self.notes.question.get()) {
-            for (param, rule) in &question.changes {
+        let changes = self.notes.question.get().and_then(|question| question.changes.as_ref());
+        if let (Some(route), Some(changes)) = (route, changes) {
+            for (param, rule) in &changes.counted {
                 let name = reports.params.get(route.place()).and_then(|names| names.get(usize::from(*param)));
                 meters.count_param(name.map_or("unknown", String::as_str), rule);
             }

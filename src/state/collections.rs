@@ -146,7 +146,7 @@ impl Store {
             self.list(&new);
             found = Some(new.clone());
             let others = held.iter().take(MOST_VARIANTS - 1).cloned();
-            Op::Put(Kept::Collections(std::iter::once(new).chain(others).collect()))
+            Op::Put(Kept::Collections(Arc::new(std::iter::once(new).chain(others).collect())))
         });
         found.unwrap_or_else(|| Arc::new(Collection::new(entry, size)))
     }

@@ -132,8 +132,8 @@ impl PagedRoute {
                 if coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip") =>
             {
                 let decoded = decoded(entry, self.max_entry_bytes)?;
-                let tags = self.paging.reading.item_tags(&decoded.body);
-                Arc::new(decoded.with_tags(tags))
+                let items = self.paging.reading.item_groups(&decoded.body);
+                Arc::new(decoded.with_groups([entry.groups(), &items].concat()))
             }
             Some(_) => return Err(Unread::Coding),
         };

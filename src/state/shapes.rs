@@ -1,37 +1,67 @@
-//! The lists of field names that entries share: an API answers nearly always with the same ones.
+//! What entries have in common, kept once for all of them: an API answers nearly always with the same fields, most of
+//! them with the same values, and is asked with the same ones.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
 use http::header::HeaderName;
 
+use crate::model::entry::{Selectors, selectors_size};
 use crate::model::fields::{Fields, Shape};
 
-/// The most lists that are shared; an entry beyond them keeps, and is charged for, its own.
-const MOST_SHAPES: usize = 1024;
+/// The most lists of either kind that are shared; an entry beyond them keeps, and is charged for, its own.
+const MOST: usize = 1024;
+/// A list whose values are longer than this together is not shared.
+const LONGEST: usize = 8 << 10;
 
 /// Every list that is shared.
 #[derive(Debug, Default)]
-pub struct Shapes(Mutex<HashMap<Box<[HeaderName]>, Arc<Shape>, RandomState>>);
+pub struct Shapes {
+    shapes: Mutex<HashMap<Box<[HeaderName]>, Arc<Shape>, RandomState>>,
+    selectors: Mutex<HashSet<Selectors, RandomState>>,
+}
 
 impl Shapes {
-    /// The same fields, their names shared with all entries that have them.
+    /// The same fields, what they have in common with other entries shared with them.
     pub fn share(&self, fields: Fields) -> Fields {
-        // A panic elsewhere must not end this: the table is consistent after every statement.
-        let mut shapes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shape) = shapes.get(fields.shape().names()) {
-            return fields.shaped(shape);
+        let known = locked(&self.shapes).get(fields.shape().names()).cloned();
+        if let Some(shape) = known {
+            return fields.shaped(&shape);
         }
-        if shapes.len() >= MOST_SHAPES {
+        let mut shapes = locked(&self.shapes);
+        if shapes.len() >= MOST {
             // What only this table still knows belongs to no entry.
             shapes.retain(|_, shape| Arc::strong_count(shape) > 1);
         }
-        if shapes.len() < MOST_SHAPES {
+        if shapes.len() < MOST && fields.shape().bytes() <= LONGEST {
             shapes.insert(fields.shape().names().into(), fields.shape().clone());
         }
         fields
     }
+
+    /// The same selectors, shared with other entries that have them.
+    pub fn share_selectors(&self, selectors: Selectors) -> Selectors {
+        if selectors.is_empty() {
+            return selectors;
+        }
+        let mut shared = locked(&self.selectors);
+        if let Some(same) = shared.get(&selectors) {
+            return same.clone();
+        }
+        if shared.len() >= MOST {
+            shared.retain(|held| Arc::strong_count(held) > 1);
+        }
+        if shared.len() < MOST && selectors_size(&selectors) <= LONGEST {
+            shared.insert(selectors.clone());
+        }
+        selectors
+    }
+}
+
+/// A panic elsewhere must not end this: the tables are consistent after every statement.
+fn locked<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -50,9 +80,9 @@ mod tests {
         let shapes = Shapes::default();
         let first = shapes.share(fields("x-first"));
         assert!(Arc::ptr_eq(first.shape(), shapes.share(fields("x-first")).shape()));
-        let held: Vec<_> = (0..2 * MOST_SHAPES).map(|at| shapes.share(fields(&format!("x-{at}")))).collect();
+        let held: Vec<_> = (0..2 * MOST).map(|at| shapes.share(fields(&format!("x-{at}")))).collect();
         let shared = held.iter().filter(|fields| Arc::strong_count(fields.shape()) > 1).count();
-        assert_eq!(shared, MOST_SHAPES - 1);
+        assert_eq!(shared, MOST - 1);
         drop(held);
         let late = shapes.share(fields("x-late"));
         assert!(Arc::ptr_eq(late.shape(), shapes.share(fields("x-late")).shape()));

@@ -6,17 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName};
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 
 use super::shapes::Shapes;
-use crate::model::entry::Entry;
+use crate::model::entry::{Entry, Group, Selectors};
 use crate::model::fields::Fields;
 use crate::model::key::{BuildKeyHasher, Key};
 use crate::model::moment::Moment;
-use crate::rules::groups;
 use crate::rules::ranges::{self, Within};
 use crate::rules::vary;
 use crate::state::collections::Collection;
@@ -42,12 +40,10 @@ pub struct Store {
     unshared: Cache<Key, (), BuildKeyHasher>,
     /// What was erased, and when: a call begun before must not bring it back.
     erased: Cache<Key, Moment, BuildKeyHasher>,
-    erased_groups: Cache<Bytes, Moment>,
-    /// The same by the hashes that entries keep of what their items are about.
-    erased_tags: Cache<u64, Moment>,
+    erased_groups: Cache<Group, Moment>,
     /// When everything was.
     cleared: Arc<AtomicU64>,
-    /// The lists of names that entries share.
+    /// What entries have in common.
     shapes: Arc<Shapes>,
     /// The collections there are, and may have been.
     pub(super) collections: Arc<Mutex<Vec<Weak<Collection>>>>,
@@ -56,16 +52,27 @@ pub struct Store {
 /// What is kept under one key.
 #[derive(Debug, Clone)]
 pub(super) enum Kept {
+    /// The only variant of an answer, as most have.
+    Answer(Arc<Entry>),
     /// Every variant of an answer, the newest first.
-    Answers(Arc<[Arc<Entry>]>),
+    Answers(Arc<Vec<Arc<Entry>>>),
     /// What is known of a collection, for every variant of it.
-    Collections(Arc<[Arc<Collection>]>),
+    Collections(Arc<Vec<Arc<Collection>>>),
 }
 
 impl Kept {
+    /// These variants of an answer.
+    fn of(newest: Arc<Entry>, others: Vec<Arc<Entry>>) -> Self {
+        match others.is_empty() {
+            true => Self::Answer(newest),
+            false => Self::Answers(Arc::new(std::iter::once(newest).chain(others).collect())),
+        }
+    }
+
     /// The answers.
     fn answers(&self) -> &[Arc<Entry>] {
         match self {
+            Self::Answer(answer) => std::slice::from_ref(answer),
             Self::Answers(answers) => answers,
             Self::Collections(_) => &[],
         }
@@ -74,7 +81,7 @@ impl Kept {
     /// The collections.
     pub(super) fn collections(&self) -> &[Arc<Collection>] {
         match self {
-            Self::Answers(_) => &[],
+            Self::Answer(_) | Self::Answers(_) => &[],
             Self::Collections(collections) => collections,
         }
     }
@@ -111,7 +118,6 @@ impl Store {
                 .time_to_live(REMEMBERED)
                 .build_with_hasher(BuildKeyHasher::default()),
             erased_groups: Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(REMEMBERED).build(),
-            erased_tags: Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(REMEMBERED).build(),
             cleared: Arc::default(),
             shapes: Arc::default(),
             collections: Arc::default(),
@@ -171,9 +177,9 @@ impl Store {
         parts.cloned().collect()
     }
 
-    /// Packs the fields of an entry to be kept.
-    pub fn packed(&self, fields: &HeaderMap) -> Fields {
-        self.shapes.share(Fields::from_map(fields))
+    /// Packs the fields of an entry to be kept, and shares with others what it has in common with them.
+    pub fn packed(&self, fields: &HeaderMap, selectors: Selectors) -> (Fields, Selectors) {
+        (self.shapes.share(Fields::from_map(fields)), self.shapes.share_selectors(selectors))
     }
 
     /// Keeps `entry` under `key`, in place of the variant it replaces, unless that was erased after the call that
@@ -181,7 +187,7 @@ impl Store {
     ///
     /// It replaces what its own request, which `sent` these fields, would have selected.
     pub fn insert(&self, key: &Key, entry: &Arc<Entry>, sent: &HeaderMap, began: Moment) -> bool {
-        let is_erased = || self.erased_since(key, entry, began).is_some();
+        let is_erased = || self.erased(key, entry.groups(), began).is_some();
         if is_erased() {
             return false;
         }
@@ -190,7 +196,7 @@ impl Store {
             let held = held.map(moka::Entry::into_value);
             let others = held.iter().flat_map(Kept::answers);
             let others = others.filter(|held| !replaces(entry, held, sent)).take(MOST_VARIANTS - 1);
-            Kept::Answers(std::iter::once(entry.clone()).chain(others.cloned()).collect())
+            Kept::of(entry.clone(), others.cloned().collect())
         });
         // Whoever erased it between the look and the insertion may have looked before it stood there.
         if is_erased() {
@@ -232,10 +238,11 @@ impl Store {
         self.cache.entry(key.clone()).and_compute_with(|held| {
             let left = match held.map(moka::Entry::into_value) {
                 None => return Op::Nop,
-                Some(Kept::Answers(held)) => {
-                    let left: Arc<[_]> = held.iter().filter(|entry| keep(entry)).cloned().collect();
-                    gone = held.len() - left.len();
-                    (!left.is_empty()).then_some(Kept::Answers(left))
+                Some(held @ (Kept::Answer(_) | Kept::Answers(_))) => {
+                    let held = held.answers();
+                    gone = held.iter().filter(|entry| !keep(entry)).count();
+                    let mut left = held.iter().filter(|entry| keep(entry)).cloned();
+                    left.next().map(|newest| Kept::of(newest, left.collect()))
                 }
                 Some(Kept::Collections(held)) => {
                     let (left, ended): (Vec<_>, Vec<_>) =
@@ -255,9 +262,9 @@ impl Store {
 
     /// Forgets every entry that belongs to `group`, at `now`; how many that were. A collection one of whose blocks does is
     /// forgotten as a whole, and its walks end. Looks at every entry there is.
-    pub fn remove_group(&self, group: &Bytes, now: Moment) -> usize {
-        let tag = self.note_erased(group, now);
-        let belongs = |entry: &Entry| entry.belongs(group, tag);
+    pub fn remove_group(&self, group: Group, now: Moment) -> usize {
+        self.erased_groups.insert(group, now);
+        let belongs = |entry: &Entry| entry.belongs(group);
         let keys = self.cache.iter().filter(|(_, kept)| {
             kept.answers().iter().any(|entry| belongs(entry))
                 || kept.collections().iter().any(|held| held.any(belongs))
@@ -267,28 +274,14 @@ impl Store {
     }
 
     /// Ends the freshness of every entry that belongs to `group`, at `now`; how many that were.
-    pub fn expire_group(&self, group: &Bytes, now: Moment) -> usize {
-        let tag = self.note_erased(group, now);
+    pub fn expire_group(&self, group: Group, now: Moment) -> usize {
+        self.erased_groups.insert(group, now);
         let expire = |(_, kept): (_, Kept)| {
-            let entries = kept.answers().iter().filter(|entry| entry.belongs(group, tag));
-            let blocks =
-                kept.collections().iter().map(|held| held.expire(|entry| entry.belongs(group, tag), now));
+            let entries = kept.answers().iter().filter(|entry| entry.belongs(group));
+            let blocks = kept.collections().iter().map(|held| held.expire(|entry| entry.belongs(group), now));
             entries.map(|entry| entry.expire(now)).count() + blocks.sum::<usize>()
         };
         self.cache.iter().map(expire).sum()
-    }
-
-    fn note_erased(&self, group: &Bytes, now: Moment) -> u64 {
-        let tag = groups::tag(group);
-        self.erased_groups.insert(group.clone(), now);
-        self.erased_tags.insert(tag, now);
-        tag
-    }
-
-    /// When last, after `began`, what `entry` holds was erased under `key`, in whichever way.
-    pub fn erased_since(&self, key: &Key, entry: &Entry, began: Moment) -> Option<Moment> {
-        let tagged = entry.tags.iter().filter_map(|tag| self.erased_tags.get(tag)).max();
-        self.erased(key, &entry.groups, began).max(tagged.filter(|at| *at > began))
     }
 
     /// Counts what is held under `key` as it is now: an entry may have been given codings.
@@ -310,7 +303,7 @@ impl Store {
     }
 
     /// When last, after `began`, what is held under `key` or of one of `groups` was erased.
-    pub fn erased(&self, key: &Key, groups: &[Bytes], began: Moment) -> Option<Moment> {
+    pub fn erased(&self, key: &Key, groups: &[Group], began: Moment) -> Option<Moment> {
         let cleared = Moment::from_nanos(self.cleared.load(Ordering::Relaxed));
         let groups = groups.iter().filter_map(|group| self.erased_groups.get(group));
         let latest = groups.chain(self.erased.get(key)).fold(cleared, Moment::max);
@@ -388,11 +381,13 @@ mod tests {
     use http::StatusCode;
     use http::header::{ACCEPT, HeaderValue};
 
+    use bytes::Bytes;
+
     use super::*;
     use crate::model::entry::Facts;
 
     fn entry(accept: Option<&'static str>, body: &'static [u8]) -> Arc<Entry> {
-        let selectors = Box::new([(ACCEPT, accept.map(HeaderValue::from_static))]);
+        let selectors = Arc::new([(ACCEPT, accept.map(HeaderValue::from_static))]);
         let parts = (StatusCode::OK, Fields::default(), Bytes::from_static(body));
         Arc::new(Entry::new(parts, Moment::ORIGIN, Duration::ZERO, Facts::default(), selectors))
     }

@@ -69,7 +69,7 @@ pub fn take(
     };
     // What was erased meanwhile answers those who asked before, and is kept for nobody else.
     let read = held.as_ref().map_or(entry, |held| &held.entry);
-    let erased = store.erased_since(key, read, entry.asked);
+    let erased = store.erased(key, read.groups(), entry.asked);
     if erased.is_some_and(|at| at <= since) {
         // Not those who came later: they ask again.
         return Some(collection);
@@ -133,7 +133,7 @@ pub fn answered(
                 let beliefs = route.beliefs();
                 (beliefs.links(), beliefs.members())
             };
-            let target = (ask.question.target.as_str(), text);
+            let target = (ask.question.target(), text);
             let cut = Arc::new(route.paging.cut(view, going.window, target, (links, &seen))?);
             if !route.paging.names_addresses() {
                 known.keep_cut(generation, from, size, &cut);

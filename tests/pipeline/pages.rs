@@ -500,10 +500,10 @@ async fn a_purge_by_what_items_say_erases_the_collection_and_ends_its_walks() {
     let paged = Paged::of(Listing::new(30), "ttl = \"30s\"\ntags = { \"/id\" = \"q\" }", PAGED);
     let held = token(&paged.get(1, 5).await);
     paged.get(2, 10).await;
-    let group = tollgate::rules::groups::scoped(b"u", b"?q=14");
+    let group = tollgate::rules::groups::named(b"u", b"?q=14");
     let store = &paged.world.lasting.store;
-    assert_eq!(store.remove_group(&tollgate::rules::groups::scoped(b"u", b"?q=99"), paged.world.now()), 0);
-    assert!(store.remove_group(&group, paged.world.now()) > 0, "item 14 is in the second block");
+    assert_eq!(store.remove_group(tollgate::rules::groups::named(b"u", b"?q=99"), paged.world.now()), 0);
+    assert!(store.remove_group(group, paged.world.now()) > 0, "item 14 is in the second block");
     let ended = paged.world.get("/r?page=2&size=5").with("tollgate-walk", &held).send().await;
     assert_eq!(ended.status, 410);
     pass(ms(1)).await;

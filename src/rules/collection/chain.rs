@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::align::Aligned;
 use super::held::{Asked, Held};
-use crate::model::entry::Entry;
+use crate::model::entry::{Entry, Selectors};
 use crate::model::moment::Moment;
 use crate::rules::slices::Pointer;
 use crate::rules::walks::Generation;
@@ -262,7 +262,7 @@ impl Chain {
         }
         let parts = (self.newest.entry.status, crate::model::Fields::default(), bytes::Bytes::new());
         let (facts, age) = (self.newest.entry.facts, std::time::Duration::ZERO);
-        Arc::new(Entry::new(parts, shown.arrived, age, facts, Box::default()).asked_at(shown.asked))
+        Arc::new(Entry::new(parts, shown.arrived, age, facts, Selectors::default()).asked_at(shown.asked))
     }
 
     /// Whether a block nothing of which is known can only stand at `place`.

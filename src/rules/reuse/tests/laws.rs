@@ -84,7 +84,7 @@ proptest! {
         }
         // `admit` and `decide` agree: on arrival, were it new, something would come of it.
         let new = Entry::new(
-            (entry.status, Fields::default(), Bytes::new()), Moment::ORIGIN, Duration::ZERO, entry.facts, Box::default(),
+            (entry.status, Fields::default(), Bytes::new()), Moment::ORIGIN, Duration::ZERO, entry.facts, std::sync::Arc::default(),
         );
         let useful = match decide(&policy, &new, &Directives::default(), false, Moment::ORIGIN) {
             Verdict::Fetch { if_error, .. } => !if_error.is_zero(),
