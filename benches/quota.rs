@@ -78,7 +78,7 @@ impl Stage<Signed<Grant>> for Upstream {
             arrived: answered,
         };
         Ok(Answer {
-            content: Content::Passed(passed),
+            content: Content::Passed(Box::new(passed)),
             cache: CacheStatus::Forwarded { why, status: 200, stored: false, collapsed: false },
             timing: Timing::default(),
         })

@@ -41,10 +41,11 @@ impl<P> Gate<P> {
 impl<P: Respond + 'static> Handler for Gate<P> {
     type Body = Reported;
 
-    async fn handle(&self, request: Request<Body>, peer: &Peer) -> Response<Reported> {
+    // Not an `async fn`: a request is put where it stays before there is a future that would carry it.
+    fn handle(&self, request: Request<Body>, peer: &Peer) -> impl Future<Output = Response<Reported>> + Send {
         let (head, body) = request.into_parts();
         let notes = Notes::new(self.ids.of(&head.headers));
-        let noted = notes.clone();
+        let id = notes.id.clone();
         let arrival = Box::new(Arrival {
             method: head.method,
             uri: head.uri,
@@ -58,15 +59,17 @@ impl<P: Respond + 'static> Handler for Gate<P> {
             interim: peer.interim.clone().map(Interim::to),
         });
         let way = self.way.load_full();
-        let mut response = std::pin::pin!(way.respond(arrival));
-        std::future::poll_fn(|cx| {
-            // A panic is this program's mistake: one request pays for it, counted by its report, and the process lives.
-            match catch_unwind(AssertUnwindSafe(|| response.as_mut().poll(cx))) {
-                Ok(polled) => polled,
-                Err(panic) => Poll::Ready(panicked(panic.as_ref(), &noted.id)),
-            }
-        })
-        .await
+        async move {
+            let mut response = std::pin::pin!(way.respond(arrival));
+            std::future::poll_fn(|cx| {
+                // A panic is this program's mistake: one request pays for it, counted by its report, and the process lives.
+                match catch_unwind(AssertUnwindSafe(|| response.as_mut().poll(cx))) {
+                    Ok(polled) => polled,
+                    Err(panic) => Poll::Ready(panicked(panic.as_ref(), &id)),
+                }
+            })
+            .await
+        }
     }
 }
 

@@ -163,7 +163,12 @@ impl Stage<Signed<Grant>> for Simulated {
         let pace = Pace { silence: SILENCE, total: SILENCE * 10, clock: self.0.clone() };
         let body = Body::stream(Arriving::new(incoming, pace, grant, None));
         Ok(Answer {
-            content: Content::Passed(Passed { status: head.status, headers: head.headers, body, arrived }),
+            content: Content::Passed(Box::new(Passed {
+                status: head.status,
+                headers: head.headers,
+                body,
+                arrived,
+            })),
             cache: CacheStatus::Forwarded { why, status: 200, stored: false, collapsed: false },
             timing: Timing { wait: Duration::ZERO, upstream: Some(arrived.since(sent)) },
         })

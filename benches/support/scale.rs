@@ -22,13 +22,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Uri};
+use http::{Method, Response, Uri};
 use tokio::runtime::Runtime;
 use tollgate::config::plan::{Plan, RateLimit};
 use tollgate::config::{self, WithoutSecrets};
 use tollgate::model::Body;
 use tollgate::model::exchange::{Arrival, Notes, RequestId};
-use tollgate::stages::observe::Respond;
+use tollgate::model::fields::CACHE_STATUS;
+use tollgate::stages::observe::{Reported, Respond};
 use tollgate::state::clock::Clock;
 use world::{peer, way};
 
@@ -55,6 +56,8 @@ struct Curve {
     counts: Vec<usize>,
     /// A gate with so many.
     plan: fn(usize) -> String,
+    /// What is asked once, before everything else.
+    first: fn(usize) -> Vec<String>,
     /// What is asked before it is timed, and in turns while it is.
     asked: fn(usize) -> Vec<String>,
     /// From which client the `at`-th request comes.
@@ -78,11 +81,13 @@ fn main() {
 fn curves(most: usize) -> Vec<Curve> {
     let tens = |to: usize| (3..).map(|power| 10usize.pow(power)).take_while(|count| *count <= to).collect();
     let one = |_: usize, _: usize| None;
+    let nothing = |_: usize| Vec::new();
     vec![
         Curve {
             name: "entries, any of them asked for",
             counts: tens(most),
             plan: |_| plan(1, 2, 0),
+            first: nothing,
             asked: |count| (0..count).map(|at| format!("/r0?p0={}", at + 1)).collect(),
             client: one,
         },
@@ -90,14 +95,25 @@ fn curves(most: usize) -> Vec<Curve> {
             name: "entries, a thousand of them asked for",
             counts: tens(most),
             plan: |_| plan(1, 2, 0),
+            first: nothing,
             // The last thousand are asked for in turns; see `hits`.
             asked: |count| (0..count).map(|at| format!("/r0?p0={}&p1=1", at + 1)).collect(),
+            client: one,
+        },
+        Curve {
+            name: "collections, a page of any of them asked for",
+            counts: vec![10, 100, 1000, 10_000],
+            plan: |_| paged(),
+            // By a page of the second block the gate learns that this upstream gives no `Link`.
+            first: |count| (0..count).map(|at| format!("/r0?q={at}&page=6&per_page=20")).collect(),
+            asked: |count| (0..count).map(|at| format!("/r0?q={at}&page=2&per_page=20")).collect(),
             client: one,
         },
         Curve {
             name: "routes, sixteen of them asked for",
             counts: vec![1, 10, 100, 1000, 5000],
             plan: |count| plan(count, 1, 0),
+            first: nothing,
             // A few of them, spread out: what grows is where they are looked for.
             asked: |count| (0..16).map(|at| format!("/r{}?p0=1", at * count / 16)).collect(),
             client: one,
@@ -106,6 +122,7 @@ fn curves(most: usize) -> Vec<Curve> {
             name: "clients",
             counts: vec![1, 10, 100, 1000],
             plan: |count| plan(1, 1, count),
+            first: nothing,
             asked: |_| vec!["/r0?p0=1".into()],
             client: |count, at| Some(format!("key-of-client-{}", at % count)),
         },
@@ -113,6 +130,7 @@ fn curves(most: usize) -> Vec<Curve> {
             name: "declared parameters",
             counts: vec![1, 4, 16, 64],
             plan: |count| plan(1, count, 0),
+            first: nothing,
             asked: |_| vec!["/r0?p0=1".into()],
             client: one,
         },
@@ -141,6 +159,16 @@ fn plan(routes: usize, params: usize, clients: usize) -> String {
         writeln!(text, "[routes.cache]\nttl = \"1h\"").unwrap();
     }
     text
+}
+
+/// A configuration whose route cuts pages from blocks of a hundred.
+fn paged() -> String {
+    let pages = "page = \"page\"\nsize = \"per_page\"\nblock = 100\nid = \"/message_id\"";
+    let window = "type = \"integer\", min = 1";
+    let params = format!("page = {{ {window}, default = 1 }}\nper_page = {{ {window}, default = 50 }}");
+    plan(1, 0, 0)
+        .replace("[routes.params]\n", &format!("[routes.params]\n{params}\nq = {{ type = \"integer\" }}\n"))
+        .replace("[routes.cache]", &format!("[routes.pages]\n{pages}\n[routes.cache]"))
 }
 
 /// The median of each point's ratio to the first, in nanoseconds for the first.
@@ -190,14 +218,26 @@ impl Gate {
         plan.server.rate_limit = Some(limit);
         let (way, lasting, _) = way(&plan, BYTES);
         let clock = lasting.clock.clone();
-        let asked: Vec<Uri> = (curve.asked)(count).iter().map(|target| target.parse().unwrap()).collect();
         let keys = (0..count)
             .map(|at| (curve.client)(count, at).map(|key| HeaderValue::try_from(key).unwrap()))
             .collect();
-        let mut gate = Self { respond: Box::new(|_| true), clock, asked, keys };
-        for at in 0..gate.asked.len() {
-            let arrival = gate.arrival(at, at);
-            assert!(runtime.block_on(way.respond(arrival)).status().is_success());
+        let mut gate = Self { respond: Box::new(|_| true), clock, asked: Vec::new(), keys };
+        let is_hit = |response: &Response<Reported>| {
+            let status = response.headers().get(CACHE_STATUS).and_then(|status| status.to_str().ok());
+            status.is_some_and(|status| status.starts_with("tollgate; hit"))
+        };
+        for (asked, hits) in
+            [((curve.first)(count), false), ((curve.asked)(count), false), ((curve.asked)(count), true)]
+        {
+            gate.asked = asked.iter().map(|target| target.parse().unwrap()).collect();
+            for at in 0..gate.asked.len() {
+                let response = runtime.block_on(way.respond(gate.arrival(at, at)));
+                assert!(
+                    response.status().is_success() && (!hits || is_hit(&response)),
+                    "{:?}",
+                    response.headers()
+                );
+            }
         }
         gate.respond = Box::new(move |arrival| {
             let _lasts = &lasting;

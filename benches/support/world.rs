@@ -95,7 +95,7 @@ impl Stage<Signed<Grant>> for Constant {
         let body = Body::Full(block(target).unwrap_or_else(|| self.body.clone()));
         let passed = Passed { status: StatusCode::OK, headers, body, arrived: self.clock.now() };
         Ok(Answer {
-            content: Content::Passed(passed),
+            content: Content::Passed(Box::new(passed)),
             cache: CacheStatus::Forwarded { why: signed.why, status: 200, stored: false, collapsed: false },
             timing: Timing::default(),
         })

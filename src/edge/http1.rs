@@ -102,9 +102,9 @@ async fn talk<T: Stream, H: Handler>(
         if request.version() == Version::HTTP_11 {
             interims.open();
         }
-        let request = listener.received(request);
+        let handled = handler.handle(listener.received(request), peer);
         async move {
-            let response = interims.before(std::pin::pin!(handler.handle(request, peer))).await;
+            let response = interims.before(std::pin::pin!(handled)).await;
             let mut response = response.map(|body| under_way.answer(body));
             // Or the next request could meet the end of the connection on its way.
             if drain_of(listener, begun) != Drain::Not {

@@ -218,7 +218,7 @@ impl Stage<Signed<Grant>> for Upstreams {
         let arrived = self.clock.now();
         let (headers, status, body) = received(response, upstream.pace(&self.clock), grant);
         Ok(Answer {
-            content: Content::Passed(Passed { status, headers, body, arrived }),
+            content: Content::Passed(Box::new(Passed { status, headers, body, arrived })),
             cache: CacheStatus::Forwarded { why, status: status.as_u16(), stored: false, collapsed: false },
             timing: Timing { wait: Duration::ZERO, upstream: Some(arrived.since(sent)) },
         })

@@ -30,7 +30,7 @@ pub enum Content {
     /// A response that is all here and may be shared, of this age.
     Held(Arc<Entry>, Duration),
     /// A response that is nobody else's.
-    Passed(Passed),
+    Passed(Box<Passed>),
 }
 
 /// A response that is passed on as it comes.
@@ -66,7 +66,7 @@ impl Content {
         if cache.is_from_memory() || age >= Duration::from_secs(1) {
             headers.insert(header::AGE, age.as_secs().into());
         }
-        Self::Passed(Passed { status, headers, body: body.into(), arrived: entry.arrived })
+        Self::Passed(Box::new(Passed { status, headers, body: body.into(), arrived: entry.arrived }))
     }
 }
 
@@ -87,7 +87,7 @@ impl Answer {
     /// The gate's own answer.
     pub fn own(status: StatusCode, headers: HeaderMap, body: Body, now: Moment) -> Self {
         Self {
-            content: Content::Passed(Passed { status, headers, body, arrived: now }),
+            content: Content::Passed(Box::new(Passed { status, headers, body, arrived: now })),
             cache: CacheStatus::Own,
             timing: Timing::default(),
         }

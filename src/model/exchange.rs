@@ -172,7 +172,7 @@ pub struct Ask {
 #[derive(Debug)]
 pub struct Block {
     /// What is asked.
-    pub ask: Ask,
+    pub ask: Box<Ask>,
     /// How new the answer must be.
     pub demand: Demand,
 }
@@ -347,9 +347,9 @@ impl Notes {
     }
 }
 
-impl From<Ask> for Block {
+impl From<Box<Ask>> for Block {
     /// What was asked, as it was asked.
-    fn from(ask: Ask) -> Self {
+    fn from(ask: Box<Ask>) -> Self {
         Self { ask, demand: Demand::AsAsked }
     }
 }

@@ -254,6 +254,16 @@ impl Shape {
         &self.names
     }
 
+    /// The same, kept for as long as the process lives: whoever takes such values counts no references.
+    #[must_use]
+    pub fn lasting(&self) -> Self {
+        let values = self.values.iter().map(|value| {
+            let bytes: &'static [u8] = Box::leak(value.as_bytes().into());
+            HeaderValue::from_maybe_shared(Bytes::from_static(bytes)).unwrap_or_else(|_| value.clone())
+        });
+        Self { names: self.names.clone(), values: values.collect(), delivered: OnceLock::new() }
+    }
+
     /// How many bytes its values have together.
     pub fn bytes(&self) -> usize {
         self.values.iter().map(HeaderValue::len).sum()

@@ -196,14 +196,14 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
 
     async fn forward(
         &self,
-        ask: Ask,
+        ask: Box<Ask>,
         rules: &CacheRules,
         why: Why,
         sharing: Sharing,
         held: Option<Arc<Entry>>,
     ) -> Result<Answer, Fault> {
         let headers = asking(rules, &ask, &ask.method, &sharing, held.as_deref());
-        let Ask { client, route, method, question, body, deadline, hurried, interim, .. } = ask;
+        let Ask { client, route, method, question, body, deadline, hurried, interim, .. } = *ask;
         let fetch = Fetch {
             client,
             route,

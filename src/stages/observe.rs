@@ -133,7 +133,10 @@ fn answered(answer: Answer, total: Duration, id: &RequestId) -> (StatusCode, Hea
             }
             (entry.status, headers, Body::Full(entry.body.clone()))
         }
-        Content::Passed(Passed { status, headers, body, .. }) => (status, headers, body),
+        Content::Passed(passed) => {
+            let Passed { status, headers, body, .. } = *passed;
+            (status, headers, body)
+        }
     };
     if cache != CacheStatus::Own {
         headers.append(CACHE_STATUS, written(|value| push_cache_status(value, cache)));

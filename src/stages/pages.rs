@@ -76,9 +76,9 @@ enum Outcome {
     Useless(Forwarded, Answer),
 }
 
-impl<S: Stage<Block> + 'static> Stage<Ask> for Pages<S> {
+impl<S: Stage<Block> + 'static> Stage<Box<Ask>> for Pages<S> {
     // Not an `async fn`: what is answered from memory needs no future of its own.
-    fn call(&self, ask: Ask) -> impl Future<Output = Result<Answer, Fault>> + Send {
+    fn call(&self, ask: Box<Ask>) -> impl Future<Output = Result<Answer, Fault>> + Send {
         let Some((route, mut going)) = self.paged(&ask) else {
             return Either::Left(self.below.call(ask.into()));
         };
@@ -128,7 +128,7 @@ impl<S: Stage<Block> + 'static> Pages<S> {
     async fn go_on(
         &self,
         route: &Arc<PagedRoute>,
-        ask: Ask,
+        ask: Box<Ask>,
         mut going: Going,
         mut next: Next,
     ) -> Result<Answer, Fault> {
@@ -248,7 +248,7 @@ impl<S: Stage<Block> + 'static> Pages<S> {
     async fn as_asked(
         &self,
         route: &Arc<PagedRoute>,
-        mut ask: Ask,
+        mut ask: Box<Ask>,
         going: Going,
         reason: Forwarded,
     ) -> Result<Answer, Fault> {
@@ -313,13 +313,13 @@ fn in_place_of(fetched: &Result<Answer, Fault>, over: Duration, reason: Stale) -
 }
 
 /// The ask for a block of `size` items.
-fn block_ask(route: &PagedRoute, ask: &Ask, (block, size): (u64, u64)) -> Option<Ask> {
+fn block_ask(route: &PagedRoute, ask: &Ask, (block, size): (u64, u64)) -> Option<Box<Ask>> {
     let window = route.paging.counting.window(block.checked_mul(size)?, size);
     let question = route.paging.reading.with_window(&ask.question, window)?;
     let mut headers = ask.headers.clone();
     serving::without_conditions(&mut headers);
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(CODINGS));
-    Some(Ask {
+    Some(Box::new(Ask {
         client: ask.client,
         route: ask.route,
         method: Method::GET,
@@ -333,7 +333,7 @@ fn block_ask(route: &PagedRoute, ask: &Ask, (block, size): (u64, u64)) -> Option
         peer: ask.peer,
         interim: ask.interim.clone(),
         walk: None,
-    })
+    }))
 }
 
 /// The window cut out of what was seen of it; where that cannot be, the upstream is asked.

@@ -203,9 +203,9 @@ pub struct Understand {
 }
 
 impl Decide<Routed> for Understand {
-    type Out = Ask;
+    type Out = Box<Ask>;
 
-    fn decide(&self, routed: Routed) -> Next<Ask> {
+    fn decide(&self, routed: Routed) -> Next<Box<Ask>> {
         let Routed { arrival, client, route } = routed;
         let Some(lens) = self.lenses.get(route.place()) else {
             return Next::refuse(FaultKind::NoSuchRoute);
@@ -224,7 +224,7 @@ impl Decide<Routed> for Understand {
         }
         let stated = stated_timeout(&headers).filter(|stated| *stated < lens.timeout);
         let (deadline, hurried) = (at + stated.unwrap_or(lens.timeout), stated.is_some());
-        Next::On(Ask {
+        Next::On(Box::new(Ask {
             client,
             route,
             method,
@@ -238,7 +238,7 @@ impl Decide<Routed> for Understand {
             peer,
             interim,
             walk,
-        })
+        }))
     }
 }
 
@@ -309,10 +309,10 @@ pub struct LimitClient {
     pub addresses: Option<Arc<AddressLimit>>,
 }
 
-impl Decide<Ask> for LimitClient {
-    type Out = Ask;
+impl Decide<Box<Ask>> for LimitClient {
+    type Out = Box<Ask>;
 
-    fn decide(&self, ask: Ask) -> Next<Ask> {
+    fn decide(&self, ask: Box<Ask>) -> Next<Box<Ask>> {
         match self.check(&ask) {
             Ok(()) => Next::On(ask),
             Err(wait) => Next::refuse(Fault::new(FaultKind::ClientLimit).retry_after(wait)),

@@ -2,6 +2,7 @@
 //! them with the same values, and is asked with the same ones.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
@@ -14,11 +15,15 @@ use crate::model::fields::{Fields, Shape};
 const MOST: usize = 1024;
 /// A list whose values are longer than this together is not shared.
 const LONGEST: usize = 8 << 10;
+/// So many bytes of values are kept for as long as the process lives; those of later lists are let go of with them.
+const MOST_LASTING: usize = 256 << 10;
 
 /// Every list that is shared.
 #[derive(Debug, Default)]
 pub struct Shapes {
     shapes: Mutex<HashMap<Box<[HeaderName]>, Arc<Shape>, RandomState>>,
+    /// How many bytes of their values are kept for good.
+    lasting: AtomicUsize,
     selectors: Mutex<HashSet<Selectors, RandomState>>,
 }
 
@@ -34,10 +39,16 @@ impl Shapes {
             // What only this table still knows belongs to no entry.
             shapes.retain(|_, shape| Arc::strong_count(shape) > 1);
         }
-        if shapes.len() < MOST && fields.shape().bytes() <= LONGEST {
-            shapes.insert(fields.shape().names().into(), fields.shape().clone());
+        let bytes = fields.shape().bytes();
+        if shapes.len() >= MOST || bytes > LONGEST {
+            return fields;
         }
-        fields
+        let shape = match self.lasting.fetch_add(bytes, Ordering::Relaxed) + bytes <= MOST_LASTING {
+            true => Arc::new(fields.shape().lasting()),
+            false => fields.shape().clone(),
+        };
+        shapes.insert(shape.names().into(), shape.clone());
+        fields.shaped(&shape)
     }
 
     /// The same selectors, shared with other entries that have them.

@@ -235,7 +235,7 @@ fn answer(
         headers.insert(header::LINK, link);
     }
     let passed = Passed { status: code, headers, body, arrived: cut.entry.arrived };
-    Answer { content: Content::Passed(passed), cache: status, timing: going.timing }
+    Answer { content: Content::Passed(Box::new(passed)), cache: status, timing: going.timing }
 }
 
 /// What a request's conditions come to. A window's fields have no date to be compared with, so no clock is needed.

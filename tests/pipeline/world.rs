@@ -292,12 +292,12 @@ impl Stage<Signed<Grant>> for Upstream {
             })
         };
         Ok(Answer {
-            content: Content::Passed(Passed {
+            content: Content::Passed(Box::new(Passed {
                 status: StatusCode::from_u16(reply.status).unwrap(),
                 headers,
                 body,
                 arrived,
-            }),
+            })),
             cache: CacheStatus::Forwarded { why, status: reply.status, stored: false, collapsed: false },
             timing: Timing { wait: Duration::ZERO, upstream: Some(arrived.since(sent)) },
         })
