@@ -1,12 +1,14 @@
 //! The least an HTTP server in hyper can do: every answer is a status, a `HeaderMap` that is cloned and bytes that are
-//! shared. With the gate's builder options, timers, allocator and runtime it is the floor in `benches/compare`; with
-//! pages of its own it is the origin there.
+//! shared; or the least a proxy can: every request is passed on and its answer passed back. With the gate's builder
+//! options, timers, allocator and runtime it is the floor in `benches/compare`; with pages of its own it is the origin
+//! there.
 //!
 //! ```text
 //! bare PORT                   pages: `?…per_page=24…` is a page of 24 KiB, under `/items` a list of 24 items of 1 KiB;
 //!                             under `/storm` a 429
 //! bare --per-core N PORT …    N threads with a runtime and a listening socket each, in place of one runtime over all
 //! bare PORT HOST:PORT TARGET… the answers that HOST:PORT gives to these targets now: bytes and header lines alike
+//! bare PORT --proxy HOST:PORT what HOST:PORT answers to each request, over connections that are kept
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -24,12 +26,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::uri::{Authority, Scheme};
+use http::{Request, Response, StatusCode, Uri};
+use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, ResponseFuture};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpSocket;
 
 /// The gate's allocator.
@@ -52,27 +58,49 @@ fn main() {
     let per_core = arguments
         .next_if(|word| word == "--per-core")
         .map(|_| arguments.next().and_then(|count| count.parse().ok()).expect("--per-core N"));
-    let port: u16 = arguments.next().expect("bare PORT [HOST:PORT TARGET…]").parse().expect("PORT");
-    let pages: HashMap<String, Page> = match arguments.next() {
+    let usage = "bare PORT [HOST:PORT TARGET… | --proxy HOST:PORT]";
+    let port: u16 = arguments.next().expect(usage).parse().expect("PORT");
+    let origin = arguments.next();
+    if origin.as_deref() == Some("--proxy") {
+        return run(per_core, port, passed_on(arguments.next().expect(usage).parse().expect("HOST:PORT")));
+    }
+    let pages: HashMap<String, Page> = match origin {
         None => HashMap::new(),
         Some(origin) => arguments.map(|target| (target.clone(), copied(&origin, &target))).collect(),
     };
     let pages = Arc::new(pages);
-    let Some(threads): Option<usize> = per_core else {
+    run(per_core, port, move |request| std::future::ready(Ok::<_, Infallible>(answered(&pages, &request))));
+}
+
+/// Serves `answer` on one runtime over all cores, or on as many runtimes of one thread each.
+fn run<A, F, B, E>(per_core: Option<usize>, port: u16, answer: A)
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+    B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let Some(threads) = per_core else {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        return runtime.block_on(serve(port, pages));
+        return runtime.block_on(serve(port, answer));
     };
     let serving = (0..threads).map(|_| {
-        let pages = pages.clone();
+        let answer = answer.clone();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(serve(port, pages));
+            runtime.block_on(serve(port, answer));
         })
     });
     serving.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-async fn serve(port: u16, pages: Arc<HashMap<String, Page>>) {
+async fn serve<A, F, B, E>(port: u16, answer: A)
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+    B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
     // Several may listen on one port; the kernel shares the connections out.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
@@ -83,29 +111,46 @@ async fn serve(port: u16, pages: Arc<HashMap<String, Page>>) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         stream.set_nodelay(true).unwrap();
-        let pages = pages.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
-            let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-            let page = pages.get(target).cloned().unwrap_or_else(|| made(target));
-            let known = request.headers().get(header::IF_NONE_MATCH);
-            let held = known.is_some() && known == page.headers.get(header::ETAG);
-            let mut response = Response::new(Full::new(if held { Bytes::new() } else { page.body }));
-            *response.headers_mut() = page.headers;
-            if target.starts_with("/storm") {
-                *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
-            } else if held {
-                *response.status_mut() = StatusCode::NOT_MODIFIED;
-                response.headers_mut().remove(header::CONTENT_TYPE);
-            }
-            std::future::ready(Ok::<_, Infallible>(response))
-        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(None)
             .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(stream), service_fn(answer.clone()));
         tokio::spawn(connection);
+    }
+}
+
+/// The page that is asked for, or the news that it is held already.
+fn answered(pages: &HashMap<String, Page>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let page = pages.get(target).cloned().unwrap_or_else(|| made(target));
+    let known = request.headers().get(header::IF_NONE_MATCH);
+    let held = known.is_some() && known == page.headers.get(header::ETAG);
+    let mut response = Response::new(Full::new(if held { Bytes::new() } else { page.body }));
+    *response.headers_mut() = page.headers;
+    if target.starts_with("/storm") {
+        *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    } else if held {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response.headers_mut().remove(header::CONTENT_TYPE);
+    }
+    response
+}
+
+/// The way to `origin`: hyper's pooled client, as the gate has it, and nothing else.
+fn passed_on(origin: Authority) -> impl Fn(Request<Incoming>) -> ResponseFuture + Clone {
+    let mut tcp = HttpConnector::new();
+    tcp.set_nodelay(true);
+    let client: Client<_, Incoming> = Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .build(tcp);
+    move |mut request| {
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        (parts.scheme, parts.authority) = (Some(Scheme::HTTP), Some(origin.clone()));
+        *request.uri_mut() = Uri::from_parts(parts).unwrap();
+        client.request(request)
     }
 }
 
