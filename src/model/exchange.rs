@@ -205,8 +205,8 @@ pub struct Fetch {
     pub method: Method,
     /// What is asked.
     pub question: Arc<Question>,
-    /// Exactly the fields that go upstream, credentials aside.
-    pub headers: HeaderMap,
+    /// Exactly the fields that go upstream, credentials aside; shared by every try, and by who judges the answer.
+    pub headers: Arc<HeaderMap>,
     /// The body.
     pub body: Body,
     /// Whose calls go first.
@@ -251,8 +251,8 @@ pub struct Call {
     pub method: Method,
     /// What is asked.
     pub question: Arc<Question>,
-    /// Exactly the fields that go upstream, credentials aside.
-    pub headers: HeaderMap,
+    /// Exactly the fields that go upstream, credentials aside; shared by every try, and by who judges the answer.
+    pub headers: Arc<HeaderMap>,
     /// The body.
     pub body: Body,
     /// How urgently and until when it waits for a grant; once sent, the upstream's own timeout counts.

@@ -202,7 +202,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
         sharing: Sharing,
         held: Option<Arc<Entry>>,
     ) -> Result<Answer, Fault> {
-        let headers = asking(rules, &ask, &ask.method, &sharing, held.as_deref());
+        let headers = Arc::new(asking(rules, &ask, &ask.method, &sharing, held.as_deref()));
         let Ask { client, route, method, question, body, deadline, hurried, interim, .. } = *ask;
         let fetch = Fetch {
             client,
@@ -282,7 +282,7 @@ impl<S: Stage<Fetch> + 'static> Cache<S> {
             route: ask.route,
             method: Method::GET,
             question,
-            headers: asking(rules, ask, &Method::GET, &sharing, Some(entry)),
+            headers: Arc::new(asking(rules, ask, &Method::GET, &sharing, Some(entry))),
             body: crate::model::Body::Empty,
             class: Class::Refresh,
             deadline: now + rules.patience,

@@ -135,7 +135,8 @@ impl TakesInterim for Clean {
 }
 
 fn sign(call: Call, grant: Grant, credentials: &Credentials) -> Result<Signed<Grant>, Fault> {
-    let Call { route, method, question, mut headers, body, interim, why, .. } = call;
+    let Call { route, method, question, headers, body, interim, why, .. } = call;
+    let mut headers = Arc::unwrap_or_clone(headers);
     for (name, secret) in &credentials.headers {
         // Configuration refuses a secret that is no header value, so this is a mistake of ours if it happens.
         let mut value = HeaderValue::from_bytes(secret.expose()).map_err(|_| FaultKind::Internal)?;

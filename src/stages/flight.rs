@@ -83,11 +83,7 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
     async fn call(&self, fetch: Fetch) -> Result<Answer, Fault> {
         let _counted = self.count()?;
         let Sharing::Shared { held } = fetch.sharing else {
-            let (deadline, hurried) = (fetch.deadline, fetch.hurried);
-            return self
-                .in_time(deadline, self.inner.call(fetch.into()))
-                .await
-                .unwrap_or_else(|| Err(out_of_patience(hurried)));
+            return self.alone(fetch).await;
         };
         let began = self.given.clock.now();
         for _ in 0..MOST_FLIGHTS {
@@ -129,15 +125,19 @@ impl<S: Stage<Call> + 'static> Stage<Fetch> for Flight<S> {
                 (Landing::Unshared, None) => break,
             }
         }
-        let (deadline, hurried) = (fetch.deadline, fetch.hurried);
-        let alone = Fetch { sharing: Sharing::Alone { keep: true }, ..fetch };
-        self.in_time(deadline, self.inner.call(alone.into()))
-            .await
-            .unwrap_or_else(|| Err(out_of_patience(hurried)))
+        self.alone(Fetch { sharing: Sharing::Alone { keep: true }, ..fetch }).await
     }
 }
 
 impl<S: Stage<Call> + 'static> Flight<S> {
+    /// A call of its own, which ends with its client's patience.
+    async fn alone(&self, fetch: Fetch) -> Result<Answer, Fault> {
+        let (deadline, hurried) = (fetch.deadline, fetch.hurried);
+        // Boxed: moved into a timeout it would be copied several times, with room for every stage below.
+        let called = self.in_time(deadline, Box::pin(self.inner.call(fetch.into()))).await;
+        called.unwrap_or_else(|| Err(out_of_patience(hurried)))
+    }
+
     fn count(&self) -> Result<Waits<'_>, Fault> {
         let (waits, before) = self.given.aloft.wait();
         if before < self.given.max_waiters { Ok(waits) } else { Err(overloaded()) }

@@ -63,7 +63,7 @@ struct Asked {
     route: RouteId,
     method: Method,
     question: Arc<Question>,
-    sent: HeaderMap,
+    sent: Arc<HeaderMap>,
     began: Moment,
 }
 
@@ -140,7 +140,7 @@ impl<S: Stage<Call>> Keep<S> {
         if let Some(answer) = made {
             return Ok(answer);
         }
-        serving::without_conditions(&mut whole.headers);
+        serving::without_conditions(Arc::make_mut(&mut whole.headers));
         asked.sent = whole.headers.clone();
         let answer = self.inner.call(whole).await?;
         self.keep(policy, asked, answer).await
