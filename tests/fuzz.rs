@@ -19,8 +19,8 @@ use tollgate::config::plan::Plan;
 use tollgate::config::{self, WithoutSecrets};
 use tollgate::explain::{Explanation, Reader};
 use tollgate::model::Key;
-use tollgate::model::Moment;
 use tollgate::model::exchange::{ClientId, RouteId};
+use tollgate::model::{Moment, Secret};
 use tollgate::provision::reading;
 use tollgate::rules::cache_control::Directives;
 use tollgate::rules::forwarded;
@@ -287,7 +287,7 @@ fn heads_are_refused_or_name_a_host() {
             assert!(is_host(host.trim()), "{text:?}");
         }
         let _ = (prefers_strict(&headers), stated_timeout(&headers));
-        remove_echoes(&mut headers, &[b"gate.example", b"80"]);
+        remove_echoes(&mut headers, &["gate.example", "80"].map(|secret| Secret::new(secret.into())));
         strip_hop_by_hop(&mut headers);
         assert!(
             !headers.contains_key(header::CONNECTION) && !headers.contains_key(header::TRANSFER_ENCODING)

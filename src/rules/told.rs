@@ -11,6 +11,7 @@ use http::header::{self, HeaderMap};
 use sfv::{BareItem, Dictionary, List, ListEntry, Parameters, Parser};
 
 use super::dates;
+use super::headers::speaks_of_limits;
 use super::ledger::Word;
 
 /// The longest time that is believed, before any limit of the operator's.
@@ -33,6 +34,10 @@ pub struct Told {
 impl Told {
     /// What `headers` say, at `wall` by our clock.
     pub fn of(headers: &HeaderMap, wall: SystemTime) -> Self {
+        // Most answers say nothing of it, and a look at each name takes less than asking for fifteen.
+        if !headers.keys().any(|name| *name == header::RETRY_AFTER || speaks_of_limits(name)) {
+            return Self::default();
+        }
         let date =
             headers.get(header::DATE).and_then(|date| dates::parse(date.as_bytes(), wall)).unwrap_or(wall);
         let retry_after = headers.get(header::RETRY_AFTER).and_then(|value| {

@@ -74,6 +74,11 @@ pub fn course<'a>(
 /// field's specification (e.g., reordering field values when order is not significant; case-normalization, where values
 /// are defined to be case-insensitive)" (§4.1).
 fn normal<'a>(name: &HeaderName, value: &'a [u8]) -> Cow<'a, [u8]> {
+    // One member in lower case, without parameters: it is spelt in no other way.
+    let is_plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"/*+-.".contains(byte);
+    if value.iter().all(is_plain) {
+        return Cow::Borrowed(value);
+    }
     let preference = [header::ACCEPT_LANGUAGE, header::ACCEPT_ENCODING, header::ACCEPT];
     if preference.contains(name) {
         return Cow::Owned(preferences(value, *name == header::ACCEPT).join(&b','));

@@ -107,8 +107,7 @@ impl<S: Stage<Signed<Grant>>> Stage<Granted<Grant>> for Sign<S> {
             if !passed.status.is_server_error() {
                 account.accepted();
             }
-            let secrets: Vec<&[u8]> = credentials.secrets.iter().map(Secret::expose).collect();
-            remove_echoes(&mut passed.headers, &secrets);
+            remove_echoes(&mut passed.headers, &credentials.secrets);
         }
         Ok(answer)
     }
@@ -124,8 +123,7 @@ struct Clean {
 impl TakesInterim for Clean {
     fn take(&self, _: u64, status: StatusCode, headers: &HeaderMap) {
         let mut headers = headers.clone();
-        let secrets: Vec<&[u8]> = self.credentials.secrets.iter().map(Secret::expose).collect();
-        remove_echoes(&mut headers, &secrets);
+        remove_echoes(&mut headers, &self.credentials.secrets);
         self.to.take(status, &headers);
     }
 
