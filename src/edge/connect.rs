@@ -16,10 +16,11 @@ use tower_service::Service;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A connector that gives up after `limit`, and marks what it connects.
+/// A connector to one place, whatever it is called, that gives up after `limit` and marks what it connects.
 #[derive(Clone, Debug)]
 pub struct Timed<C> {
     connector: C,
+    to: Uri,
     limit: Duration,
 }
 
@@ -28,9 +29,9 @@ pub struct Timed<C> {
 pub struct TimedOut;
 
 impl<C> Timed<C> {
-    /// `connector`, within `limit`.
-    pub fn new(connector: C, limit: Duration) -> Self {
-        Self { connector, limit }
+    /// `connector` to the scheme and authority of `to`, within `limit`.
+    pub fn new(connector: C, to: Uri, limit: Duration) -> Self {
+        Self { connector, to, limit }
     }
 }
 
@@ -54,8 +55,8 @@ where
         self.connector.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let (connecting, limit) = (self.connector.call(uri), self.limit);
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let (connecting, limit) = (self.connector.call(self.to.clone()), self.limit);
         Box::pin(async move {
             match tokio::time::timeout(limit, connecting).await {
                 Ok(connected) => Ok(Marked { io: connected.map_err(Into::into)?, served: Served::default() }),

@@ -84,6 +84,11 @@ pub struct Upstreams {
 
 struct Upstream {
     settings: UpstreamSettings,
+    /// What its requests say as `Host`, where all of them are HTTP/1.1: hyper would write it anew for each.
+    host: Option<HeaderValue>,
+    /// What it is called towards hyper, whose pool hashes the name of each request twice, byte by byte: one letter, since
+    /// there is a pool for each upstream, unless HTTP/2 sends it.
+    called: Authority,
     client: Client<Timed<HttpsConnector<HttpConnector>>, Body>,
 }
 
@@ -91,6 +96,21 @@ impl fmt::Debug for Upstreams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let settings: Vec<_> = self.upstreams.iter().map(|upstream| &upstream.settings).collect();
         f.debug_struct("Upstreams").field("settings", &settings).finish_non_exhaustive()
+    }
+}
+
+impl UpstreamSettings {
+    /// What requests say as `Host`, where all of them are HTTP/1.1: without the port that its scheme stands for.
+    fn host(&self) -> Option<HeaderValue> {
+        let (clear, usual) = if self.scheme == Scheme::HTTP { (true, 80) } else { (false, 443) };
+        if self.http2 == Http2::Always || (self.http2 == Http2::Negotiated && !clear) {
+            return None;
+        }
+        let name = self.authority.host();
+        match self.authority.port_u16().filter(|port| *port != usual) {
+            Some(port) => HeaderValue::try_from(format!("{name}:{port}")).ok(),
+            None => HeaderValue::try_from(name).ok(),
+        }
     }
 }
 
@@ -125,6 +145,14 @@ impl Upstream {
             Http2::Never => builder.enable_http1().wrap_connector(tcp),
             Http2::Always => builder.enable_http2().wrap_connector(tcp),
         };
+        let mut to = http::uri::Parts::default();
+        to.scheme = Some(settings.scheme.clone());
+        to.authority = Some(settings.authority.clone());
+        to.path_and_query = Some(PathAndQuery::from_static("/"));
+        // A scheme, an authority and a path are an address.
+        let to = Uri::from_parts(to).unwrap_or_default();
+        let host = settings.host();
+        let called = if host.is_some() { Authority::from_static("u") } else { settings.authority.clone() };
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
@@ -136,8 +164,8 @@ impl Upstream {
             .http2_max_header_list_size(MAX_HEAD_BYTES.into())
             .http2_keep_alive_interval(PING_EVERY)
             .http2_keep_alive_timeout(settings.connect_timeout)
-            .build(Timed::new(connector, settings.connect_timeout));
-        Ok(Self { settings, client })
+            .build(Timed::new(connector, to, settings.connect_timeout));
+        Ok(Self { settings, host, called, client })
     }
 
     fn pace(&self, clock: &Clock) -> Pace {
@@ -147,7 +175,7 @@ impl Upstream {
     fn uri(&self, target: &[u8]) -> Option<Uri> {
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(self.settings.scheme.clone());
-        parts.authority = Some(self.settings.authority.clone());
+        parts.authority = Some(self.called.clone());
         parts.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
         Uri::from_parts(parts).ok()
     }
@@ -171,6 +199,9 @@ impl Stage<Signed<Grant>> for Upstreams {
             && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH)
         {
             request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        if let Some(host) = &upstream.host {
+            request.headers_mut().insert(header::HOST, host.clone());
         }
         let flooded = Arc::new(Notify::new());
         let (said_so_far, floods) = (AtomicUsize::new(0), flooded.clone());
@@ -197,11 +228,15 @@ impl Stage<Signed<Grant>> for Upstreams {
         };
         let response = match answer {
             Ok(Ok(response)) => {
-                was_reused(&connection);
+                was_reused(response.extensions());
                 response
             }
             Ok(Err(error)) => {
-                let fault = fault_of(&error, was_reused(&connection));
+                let mut marks = http::Extensions::new();
+                if let Some(connected) = error.connect_info() {
+                    connected.get_extras(&mut marks);
+                }
+                let fault = fault_of(&error, was_reused(&marks));
                 if fault.called == Called::No {
                     grant.unsent();
                 }
@@ -232,13 +267,9 @@ fn poison(connection: &CaptureConnection) {
     }
 }
 
-/// Whether the captured connection had served before; counts this request.
-fn was_reused(connection: &CaptureConnection) -> bool {
-    let mut extensions = http::Extensions::new();
-    if let Some(connected) = connection.connection_metadata().as_ref() {
-        connected.get_extras(&mut extensions);
-    }
-    extensions.get::<Served>().is_some_and(Served::again)
+/// Whether the connection that bears these marks had served before; counts this request.
+fn was_reused(marks: &http::Extensions) -> bool {
+    marks.get::<Served>().is_some_and(Served::again)
 }
 
 /// Passes an interim response on: "A proxy MUST forward 1xx responses unless the proxy itself requested the generation of
@@ -310,4 +341,36 @@ fn is_reset(error: &hyper::Error) -> bool {
 
 fn causes<'a>(error: &'a Error) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
     std::iter::successors(error.source(), |error: &&'a (dyn std::error::Error + 'static)| (*error).source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_is_written_as_hyper_would_unless_http2_names_it() {
+        for (scheme, authority, http2, host) in [
+            ("http", "api.example", Http2::Negotiated, Some("api.example")),
+            ("http", "api.example:80", Http2::Never, Some("api.example")),
+            ("http", "api.example:443", Http2::Never, Some("api.example:443")),
+            ("https", "api.example:443", Http2::Never, Some("api.example")),
+            ("https", "[::1]:8443", Http2::Never, Some("[::1]:8443")),
+            ("https", "api.example", Http2::Negotiated, None),
+            ("http", "api.example", Http2::Always, None),
+        ] {
+            let second = Duration::from_secs(1);
+            let settings = UpstreamSettings {
+                scheme: scheme.parse().expect("is a scheme"),
+                authority: authority.parse().expect("is an authority"),
+                connect_timeout: second,
+                timeout: second,
+                total_timeout: second,
+                idle_timeout: second,
+                max_idle: 1,
+                http2,
+                tls: None,
+            };
+            assert_eq!(settings.host(), host.map(HeaderValue::from_static), "{scheme} {authority}");
+        }
+    }
 }
