@@ -7,6 +7,7 @@ pub mod clock;
 pub mod collecting;
 pub mod collections;
 pub mod compression;
+mod erased;
 pub mod flights;
 pub mod grant;
 pub mod hand;

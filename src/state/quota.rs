@@ -2,6 +2,7 @@
 //! under one lock, and one task that grants while anyone waits.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
@@ -102,11 +103,11 @@ impl Account {
     /// Why there is none, at once where waiting cannot help.
     pub async fn acquire(self: &Arc<Self>, want: Want) -> Result<Grant, Refused> {
         let began = self.clock.now();
-        let result = match self.enter(want, began)? {
-            Entered::Granted(grant) => Ok(grant),
-            Entered::Waits(place) => place.wait().await,
+        let (result, waited) = match self.enter(want, began)? {
+            Entered::Granted(grant) => (Ok(grant), Duration::ZERO),
+            Entered::Waits(place) => (place.wait().await, self.clock.now().since(began)),
         };
-        self.meters.waits.observe(self.clock.now().since(began).as_secs_f64());
+        self.meters.waits.observe(waited.as_secs_f64());
         result
     }
 

@@ -2,7 +2,6 @@
 //! out, and nothing else: freshness is decided by `rules::reuse` whenever an entry is looked at.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use http::header::{HeaderMap, HeaderName};
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 
+use super::erased::Erased;
 use super::shapes::Shapes;
 use crate::model::entry::{Entry, Group, Selectors};
 use crate::model::fields::Fields;
@@ -25,11 +25,9 @@ const MOST_VARIANTS: usize = 8;
 /// `benches/memory` sees resident beside bodies of 64 B to 4 KiB is within a tenth of what is accounted for with it.
 const OVERHEAD: usize = 560;
 
-/// How long it is remembered that a key's answers are nobody else's, and what was erased: longer than any call.
-const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 /// For how long nobody waits for somebody else's call whose answer would not be shared.
 const UNSHARED_FOR: Duration = Duration::from_secs(60);
-/// The most keys of which such things are remembered.
+/// The most keys of which that is remembered.
 const MOST_REMEMBERED: u64 = 100_000;
 
 /// The entries. Clones share them.
@@ -39,10 +37,7 @@ pub struct Store {
     /// Keys whose answers are nobody else's.
     unshared: Cache<Key, (), BuildKeyHasher>,
     /// What was erased, and when: a call begun before must not bring it back.
-    erased: Cache<Key, Moment, BuildKeyHasher>,
-    erased_groups: Cache<Group, Moment>,
-    /// When everything was.
-    cleared: Arc<AtomicU64>,
+    erased: Erased,
     /// What entries have in common.
     shapes: Arc<Shapes>,
     /// The collections there are, and may have been.
@@ -113,12 +108,7 @@ impl Store {
                 .max_capacity(MOST_REMEMBERED)
                 .time_to_live(UNSHARED_FOR)
                 .build_with_hasher(BuildKeyHasher::default()),
-            erased: Cache::builder()
-                .max_capacity(MOST_REMEMBERED)
-                .time_to_live(REMEMBERED)
-                .build_with_hasher(BuildKeyHasher::default()),
-            erased_groups: Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(REMEMBERED).build(),
-            cleared: Arc::default(),
+            erased: Erased::new(),
             shapes: Arc::default(),
             collections: Arc::default(),
         }
@@ -217,14 +207,14 @@ impl Store {
 
     /// Forgets everything kept under `key`, at `now`; how many entries that were.
     pub fn remove(&self, key: &Key, now: Moment) -> usize {
-        self.erased.insert(key.clone(), now);
+        self.erased.key(key, now);
         self.unshared.invalidate(key);
         self.retain(key, |_| false, |_| false)
     }
 
     /// Ends the freshness of everything kept under `key`, at `now`; how many entries that were.
     pub fn expire(&self, key: &Key, now: Moment) -> usize {
-        self.erased.insert(key.clone(), now);
+        self.erased.key(key, now);
         let held = self.cache.get(key);
         let blocks: usize =
             held.iter().flat_map(Kept::collections).map(|held| held.expire(|_| true, now)).sum();
@@ -267,7 +257,7 @@ impl Store {
     /// Forgets every entry that belongs to `group`, at `now`; how many that were. A collection one of whose blocks does is
     /// forgotten as a whole, and its walks end. Looks at every entry there is.
     pub fn remove_group(&self, group: Group, now: Moment) -> usize {
-        self.erased_groups.insert(group, now);
+        self.erased.group(group, now);
         let belongs = |entry: &Entry| entry.belongs(group);
         let keys = self.cache.iter().filter(|(_, kept)| {
             kept.answers().iter().any(|entry| belongs(entry))
@@ -279,7 +269,7 @@ impl Store {
 
     /// Ends the freshness of every entry that belongs to `group`, at `now`; how many that were.
     pub fn expire_group(&self, group: Group, now: Moment) -> usize {
-        self.erased_groups.insert(group, now);
+        self.erased.group(group, now);
         let expire = |(_, kept): (_, Kept)| {
             let entries = kept.answers().iter().filter(|entry| entry.belongs(group));
             let blocks = kept.collections().iter().map(|held| held.expire(|entry| entry.belongs(group), now));
@@ -308,15 +298,12 @@ impl Store {
 
     /// When last, after `began`, what is held under `key` or of one of `groups` was erased.
     pub fn erased(&self, key: &Key, groups: &[Group], began: Moment) -> Option<Moment> {
-        let cleared = Moment::from_nanos(self.cleared.load(Ordering::Relaxed));
-        let groups = groups.iter().filter_map(|group| self.erased_groups.get(group));
-        let latest = groups.chain(self.erased.get(key)).fold(cleared, Moment::max);
-        (latest > began).then_some(latest)
+        self.erased.since(began, key, groups)
     }
 
     /// Forgets everything, at `now`.
     pub fn clear(&self, now: Moment) {
-        self.cleared.fetch_max(now.as_nanos(), Ordering::Relaxed);
+        self.erased.everything(now);
         self.cache.invalidate_all();
     }
 
