@@ -260,7 +260,7 @@ fn rest(entry: &Entry) -> Option<(HeaderValue, HeaderValue)> {
         1.. if end == complete => format!("bytes=0-{}", first - 1),
         _ => return None,
     };
-    strong.then_some((HeaderValue::try_from(range).ok()?, tag.clone()))
+    strong.then_some((HeaderValue::try_from(range).ok()?, tag))
 }
 
 /// Two parts as one, which parts may become that "all share the same strong validator" (RFC 9111 §3.4; RFC 9110
