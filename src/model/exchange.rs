@@ -321,22 +321,14 @@ impl RequestId {
     pub fn to_value(&self) -> HeaderValue {
         match self {
             Self::Given(id) => id.clone(),
-            Self::Made { .. } => {
+            Self::Made { process, count } => {
                 let mut id = Short::<32>::new();
-                self.push_made(&mut id);
+                id.push_hex((*process).into(), 8);
+                id.push("-");
+                id.push_hex(*count, 1);
                 id.into_value("-")
             }
         }
-    }
-
-    /// Adds it to `text` if it was made here; how many bytes that were.
-    pub fn push_made<const N: usize>(&self, text: &mut Short<N>) -> Option<usize> {
-        let Self::Made { process, count } = self else { return None };
-        let before = text.as_bytes().len();
-        text.push_hex((*process).into(), 8);
-        text.push("-");
-        text.push_hex(*count, 1);
-        Some(text.as_bytes().len() - before)
     }
 }
 

@@ -170,27 +170,19 @@ fn refused(fault: &Fault, total: Duration, id: &RequestId) -> (StatusCode, Heade
     (status, headers, Body::Full(problem.into()))
 }
 
-/// What is new on every answer from memory, written one behind the other into one allocation.
+/// What is new on every answer from memory: each value in an allocation of its own, since slices of one would count
+/// references.
 fn delivery(age: Duration, cache: CacheStatus, time: (Duration, Timing), id: &RequestId) -> Delivery {
-    let mut text = Text::new();
-    text.push_decimal(age.as_secs(), 1);
-    let age = text.as_bytes().len();
-    push_cache_status(&mut text, cache);
-    let cache_status = text.as_bytes().len() - age;
-    push_server_timing(&mut text, time.0, time.1);
-    let server_timing = text.as_bytes().len() - age - cache_status;
-    let request_id = id.push_made(&mut text);
-    let mut bytes = Bytes::copy_from_slice(text.as_bytes());
-    let mut value = |length| {
-        // Only ASCII was written, so this cannot fail; an empty value is better than a panic.
-        HeaderValue::from_maybe_shared(bytes.split_to(length)).unwrap_or(HeaderValue::from_static(""))
-    };
-    let (age, cache_status, server_timing) = (value(age), value(cache_status), value(server_timing));
-    Delivery { age, cache_status, server_timing, request_id: request_id.map_or_else(|| id.to_value(), value) }
+    Delivery {
+        age: written(|value| value.push_decimal(age.as_secs(), 1)),
+        cache_status: written(|value| push_cache_status(value, cache)),
+        server_timing: written(|value| push_server_timing(value, time.0, time.1)),
+        request_id: id.to_value(),
+    }
 }
 
-/// What has room for everything that is written at once.
-type Text = Short<256>;
+/// What has room for the longest value.
+type Text = Short<128>;
 
 fn written(write: impl FnOnce(&mut Text)) -> HeaderValue {
     let mut text = Text::new();
