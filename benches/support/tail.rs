@@ -1,11 +1,11 @@
 //! Hits at a steady rate, and how long the slowest take: `benches/tail` runs it.
 //!
 //! Every request has a moment at which it is due, whatever became of those before it, and is timed from that moment: a
-//! server that stands still for a while is charged for everyone who would have asked meanwhile. With `storm`, misses and
-//! requests that the origin answers with 429 go on beside the hits, at a tenth of their rate each.
+//! server that stands still for a while is charged for everyone who would have asked meanwhile. With a rate for a storm,
+//! so many misses and so many requests that the origin answers with 429 go on beside the hits each second.
 //!
 //! ```text
-//! tail HOST:PORT RATE SECONDS TARGET [storm]
+//! tail HOST:PORT RATE SECONDS TARGET [STORM_RATE]
 //! p50 p99 p99.9 worst requests reconnections
 //! ```
 #![allow(
@@ -35,7 +35,7 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [address, rate, seconds, target, rest @ ..] = words.as_slice() else {
-        panic!("tail HOST:PORT RATE SECONDS TARGET [storm]")
+        panic!("tail HOST:PORT RATE SECONDS TARGET [STORM_RATE]")
     };
     let (rate, seconds): (f64, f64) = (rate.parse().unwrap(), seconds.parse().unwrap());
     NEXT.store(std::process::id().into(), Ordering::Relaxed);
@@ -45,11 +45,11 @@ fn main() {
         every: Duration::from_secs_f64(f64::from(connections) / rate),
         until: begin + Duration::from_secs_f64(seconds),
     };
-    let storm = rest.first().is_some_and(|word| word == "storm");
+    let storm: Option<f64> = rest.first().map(|rate| rate.parse().unwrap());
     let (mut times, reconnected) = thread::scope(|scope| {
-        if storm {
+        if let Some(storm) = storm {
             for at in 0..DISTURBERS {
-                let pace = of(rate / 10.0, DISTURBERS);
+                let pace = of(storm, DISTURBERS);
                 scope.spawn(move || {
                     run(address, &pace, (at, DISTURBERS), || unique("/messages?per_page=16&page="))
                 });
