@@ -1,6 +1,5 @@
 //! The operators' pages: metrics, health, the plan, explanations. What they show is made elsewhere.
 
-use std::future::{Future, ready};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -54,13 +53,43 @@ const JSON: &str = "application/json";
 impl Handler for Admin {
     type Body = Body;
 
-    fn handle(&self, request: Request<Body>, _: &Peer) -> impl Future<Output = Response<Body>> + Send {
-        ready(self.answer(&request))
+    async fn handle(&self, request: Request<Body>, _: &Peer) -> Response<Body> {
+        match self.answer(&request) {
+            Answered::Now(page) => page,
+            Answered::Purging => self.purge(request.uri().query().unwrap_or_default()).await,
+        }
     }
 }
 
+/// What became of a request.
+enum Answered {
+    /// Its answer.
+    Now(Response<Body>),
+    /// It purges, which takes as long as there are entries.
+    Purging,
+}
+
 impl Admin {
-    fn answer(&self, request: &Request<Body>) -> Response<Body> {
+    fn answer(&self, request: &Request<Body>) -> Answered {
+        match (request.uri().path(), request.method()) {
+            ("/purge", &Method::POST) if self.admits(request.headers()) => Answered::Purging,
+            _ => Answered::Now(self.page(request)),
+        }
+    }
+
+    /// Erases what the query names, beside the workers that answer requests: it may have to look at every entry.
+    async fn purge(&self, query: &str) -> Response<Body> {
+        let (console, query) = (self.console.clone(), query.to_owned());
+        match tokio::task::spawn_blocking(move || console.purge(&query)).await {
+            Ok(Ok(purged)) => page(StatusCode::OK, JSON, purged),
+            Ok(Err(mistake)) => page(StatusCode::BAD_REQUEST, TEXT, mistake + "\n"),
+            Err(_) => {
+                page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "purging met a mistake of this program\n")
+            }
+        }
+    }
+
+    fn page(&self, request: &Request<Body>) -> Response<Body> {
         let path = request.uri().path();
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
         match path {
@@ -91,7 +120,7 @@ impl Admin {
             "/usage" => page(StatusCode::OK, JSON, self.console.usage()),
             "/config" => page(StatusCode::OK, TEXT, self.console.config()),
             "/explain" => self.explain(request.uri().query().unwrap_or_default()),
-            "/purge" if *request.method() != Method::POST => {
+            "/purge" => {
                 let mut refused =
                     page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "purging is asked for with POST\n");
                 refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
@@ -110,10 +139,6 @@ impl Admin {
                     Err(mistake) => page(StatusCode::BAD_REQUEST, TEXT, mistake + "\n"),
                 }
             }
-            "/purge" => match self.console.purge(request.uri().query().unwrap_or_default()) {
-                Ok(purged) => page(StatusCode::OK, JSON, purged),
-                Err(mistake) => page(StatusCode::BAD_REQUEST, TEXT, mistake + "\n"),
-            },
             _ => page(StatusCode::NOT_FOUND, TEXT, format!("the admin listener has {PAGES}")),
         }
     }
