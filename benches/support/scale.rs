@@ -298,7 +298,7 @@ fn row(points: &[Point]) -> String {
 const WIDTH: f64 = 300.0;
 const HEIGHT: f64 = 150.0;
 /// The largest ratio that is drawn.
-const TOP: f64 = 2.0;
+const TOP: f64 = 3.0;
 
 /// The curves, each in a panel of its own: how many there are, on a logarithmic axis, and the ratio to the first point.
 fn svg(curves: &[(&str, Vec<Point>)]) -> String {
@@ -316,7 +316,7 @@ fn svg(curves: &[(&str, Vec<Point>)]) -> String {
         let y = |ratio: f64| top + HEIGHT - ratio.min(TOP) / TOP * HEIGHT;
         writeln!(svg, "<text x=\"{left}\" y=\"{}\" font-weight=\"bold\">a hit, by {name}</text>", top - 10.0)
             .unwrap();
-        for ratio in [0.0, 0.5, 1.0, 1.5, TOP] {
+        for ratio in [0.0, 1.0, 2.0, TOP] {
             let at = y(ratio);
             writeln!(
                 svg,
