@@ -34,7 +34,7 @@ pub struct Fields {
     own: Own,
 }
 
-/// The names of an entry's fields, and the values that another entry had there.
+/// The names of an entry's fields, and the values that another entry had there; of those that are shared, what it lends.
 #[derive(Debug, Default)]
 pub struct Shape {
     names: Box<[HeaderName]>,
@@ -43,6 +43,29 @@ pub struct Shape {
     /// Made when it is first needed.
     delivered: OnceLock<Delivered>,
 }
+
+/// Fields that speak of an API and not of one resource or client: their values alone are lent by one entry to others, and
+/// may stay when it is erased.
+const LENT: [HeaderName; 18] = [
+    header::ACCEPT_RANGES,
+    header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    header::ACCESS_CONTROL_ALLOW_HEADERS,
+    header::ACCESS_CONTROL_ALLOW_METHODS,
+    header::ACCESS_CONTROL_EXPOSE_HEADERS,
+    header::ACCESS_CONTROL_MAX_AGE,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_SECURITY_POLICY,
+    header::CONTENT_TYPE,
+    header::REFERRER_POLICY,
+    header::SERVER,
+    header::STRICT_TRANSPORT_SECURITY,
+    header::VARY,
+    header::VIA,
+    header::X_CONTENT_TYPE_OPTIONS,
+    header::X_FRAME_OPTIONS,
+];
 
 /// Values that differ from those of a shape: how many, the place and the length of each, in order, and then their bytes,
 /// one behind the other.
@@ -115,8 +138,9 @@ impl Fields {
         if self.shape.names != shape.names {
             return self;
         }
-        let differ = (0..).zip(self.values()).zip(&shape.values).filter(|((_, own), common)| own != common);
-        match Own::of(differ.map(|(own, _)| own)) {
+        let kept = (0..).zip(self.values()).zip(shape.names.iter().zip(&shape.values));
+        let own = kept.filter(|((_, own), (name, common))| !LENT.contains(name) || own != common);
+        match Own::of(own.map(|(own, _)| own)) {
             Some(own) => Self { shape: shape.clone(), own },
             None => self,
         }
@@ -254,12 +278,25 @@ impl Shape {
         &self.names
     }
 
+    /// Of the same names, with the values that are lent alone.
+    #[must_use]
+    pub fn lent(&self) -> Self {
+        self.with_values(|value| HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone()))
+    }
+
     /// The same, kept for as long as the process lives: whoever takes such values counts no references.
     #[must_use]
     pub fn lasting(&self) -> Self {
-        let values = self.values.iter().map(|value| {
+        self.with_values(|value| {
             let bytes: &'static [u8] = Box::leak(value.as_bytes().into());
             HeaderValue::from_maybe_shared(Bytes::from_static(bytes)).unwrap_or_else(|_| value.clone())
+        })
+    }
+
+    fn with_values(&self, lend: impl Fn(&HeaderValue) -> HeaderValue) -> Self {
+        let values = self.names.iter().zip(&self.values).map(|(name, value)| match LENT.contains(name) {
+            true => lend(value),
+            false => HeaderValue::from_static(""),
         });
         Self { names: self.names.clone(), values: values.collect(), delivered: OnceLock::new() }
     }
@@ -361,8 +398,9 @@ mod tests {
         fn what_is_shared_changes_nothing(
             names in prop::collection::vec(0usize..6, 0..9),
             values in prop::collection::vec((0u8..3, 0u8..3), 9),
+            lasts: bool,
         ) {
-            let names = names.iter().map(|at| ["a", "b", "cache-status", "x-request-id", "age", "date"][*at]);
+            let names = names.iter().map(|at| ["a", "server", "cache-status", "x-request-id", "via", "date"][*at]);
             let (mut one, mut other) = (HeaderMap::new(), HeaderMap::new());
             for (name, (first, second)) in names.zip(values) {
                 let value = |number: u8| HeaderValue::from_bytes(&vec![b'x'; usize::from(number)]);
@@ -388,9 +426,17 @@ mod tests {
                 prop_assert_eq!(shared.all(name).collect::<Vec<_>>(), expected);
                 prop_assert_eq!(shared.value(name), other.get(name).cloned());
             }
-            // Only what differs is kept, and nothing where nothing does.
-            let differ = one.values().zip(other.values()).filter(|(one, other)| one != other).count();
-            prop_assert_eq!(shared.size() == 0, differ == 0);
+            // What is lent lasts, and what speaks of one resource stays with its entry.
+            let lent = Arc::new(if lasts { first.shape().lasting() } else { first.shape().lent() });
+            let borrowing = alone.clone().shaped(&lent);
+            prop_assert!(Arc::ptr_eq(&lent, borrowing.shape()));
+            prop_assert_eq!(&borrowing.to_answer(delivery()), &answer);
+            prop_assert_eq!(borrowing.to_map(0), alone.to_map(0));
+            for (name, value) in lent.names.iter().zip(&lent.values) {
+                prop_assert!(LENT.contains(name) || value.is_empty());
+            }
+            let differs = |((name, one), (_, other)): ((_, _), (_, _))| !LENT.contains(name) || one != other;
+            prop_assert_eq!(shared.size() > 0, one.iter().zip(&other).any(differs));
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
-use http::header::HeaderName;
+use http::header::{self, HeaderName};
 
 use crate::model::entry::{Selectors, selectors_size};
 use crate::model::fields::{Fields, Shape};
@@ -17,6 +17,9 @@ const MOST: usize = 1024;
 const LONGEST: usize = 8 << 10;
 /// So many bytes of values are kept for as long as the process lives; those of later lists are let go of with them.
 const MOST_LASTING: usize = 256 << 10;
+
+/// What may be selected by without saying who asks.
+const PREFERENCES: [HeaderName; 3] = [header::ACCEPT, header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE];
 
 /// Every list that is shared.
 #[derive(Debug, Default)]
@@ -45,15 +48,16 @@ impl Shapes {
         }
         let shape = match self.lasting.fetch_add(bytes, Ordering::Relaxed) + bytes <= MOST_LASTING {
             true => Arc::new(fields.shape().lasting()),
-            false => fields.shape().clone(),
+            false => Arc::new(fields.shape().lent()),
         };
         shapes.insert(shape.names().into(), shape.clone());
         fields.shaped(&shape)
     }
 
-    /// The same selectors, shared with other entries that have them.
+    /// The same selectors, shared with other entries that have them. Those that may say who asks are nobody else's, and go
+    /// with their entry.
     pub fn share_selectors(&self, selectors: Selectors) -> Selectors {
-        if selectors.is_empty() {
+        if selectors.is_empty() || !selectors.iter().all(|(name, _)| PREFERENCES.contains(name)) {
             return selectors;
         }
         let mut shared = locked(&self.selectors);
