@@ -6,11 +6,12 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures_util::future::{Either, ready};
 use http::header::{self, HeaderValue};
-use http::{Request, Version};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -102,15 +103,30 @@ async fn talk<T: Stream, H: Handler>(
         if request.version() == Version::HTTP_11 {
             interims.open();
         }
-        let handled = handler.handle(listener.received(request), peer);
-        async move {
-            let response = interims.before(std::pin::pin!(handled)).await;
+        let request = listener.received(request);
+        let is_whole = request.body().is_empty();
+        let mut handled = Box::pin(handler.handle(request, peer));
+        let answer = move |response: Response<H::Body>| {
             let mut response = response.map(|body| under_way.answer(body));
             // Or the next request could meet the end of the connection on its way.
             if drain_of(listener, begun) != Drain::Not {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)
+        };
+        // What is in memory is answered before hyper goes on: while a request lives hyper's buffer is its own, and the next
+        // read would need another. The waker does not matter: hyper polls what is not ready at once. A request whose body
+        // has not arrived waits for that: hyper would end a connection on which nobody reads it.
+        let polled = match is_whole {
+            true => handled.as_mut().poll(&mut Context::from_waker(Waker::noop())),
+            false => Poll::Pending,
+        };
+        match polled {
+            Poll::Ready(response) => {
+                interims.close();
+                Either::Left(ready(answer(response)))
+            }
+            Poll::Pending => Either::Right(async move { answer(interims.before(handled).await) }),
         }
     });
     let limits = **listener.limits.load();

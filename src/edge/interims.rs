@@ -47,27 +47,29 @@ struct Queue {
 impl Interims {
     /// A request begins that takes them.
     pub fn open(&self) {
-        self.open.store(self.begun.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Release);
+        // Only the connection's own task begins requests: nothing is locked for it.
+        let begun = self.begun.load(Ordering::Relaxed) + 1;
+        self.begun.store(begun, Ordering::Relaxed);
+        self.open.store(begun, Ordering::Release);
     }
 
-    /// Runs a request to its response, which is held back until all that waits before it is written. Pinned where it
-    /// stands: moved here it would be copied with every request.
-    pub async fn before<T>(&self, mut response: Pin<&mut impl Future<Output = T>>) -> T {
-        let mut at_once = true;
+    /// The request was answered at once: it asked nobody who could have said something before.
+    pub fn close(&self) {
+        self.open.store(0, Ordering::Release);
+    }
+
+    /// Runs a request to its response, which is held back until all that waits before it is written.
+    pub async fn before<T>(&self, mut response: Pin<Box<impl Future<Output = T>>>) -> T {
         let response = std::future::poll_fn(|cx| {
             let polled = response.as_mut().poll(cx);
             if polled.is_pending() {
-                at_once = false;
                 self.queue().task = Some(cx.waker().clone());
             }
             polled
         })
         .await;
-        self.open.store(0, Ordering::Release);
-        // What was answered at once asked nobody who could have said something before.
-        if !at_once {
-            std::future::poll_fn(|cx| self.poll_empty(cx)).await;
-        }
+        self.close();
+        std::future::poll_fn(|cx| self.poll_empty(cx)).await;
         response
     }
 

@@ -106,8 +106,12 @@ impl Progress {
         }
     }
 
-    fn begin(&self) {
-        self.busy.fetch_add(1, Ordering::Relaxed);
+    fn begin(&self, is_alone: bool) {
+        match is_alone {
+            // By one task after the other: nothing is locked for it.
+            true => self.busy.store(1, Ordering::Relaxed),
+            false => _ = self.busy.fetch_add(1, Ordering::Relaxed),
+        }
     }
 
     /// What took place so far was no request: the connection is idle from now on.
@@ -116,9 +120,12 @@ impl Progress {
         self.idle_since.store(self.clock.now().as_nanos(), Ordering::Relaxed);
     }
 
-    fn end(&self) {
+    fn end(&self, is_alone: bool) {
         self.idle_since.store(self.clock.now().as_nanos(), Ordering::Relaxed);
-        self.busy.fetch_sub(1, Ordering::Relaxed);
+        match is_alone {
+            true => self.busy.store(0, Ordering::Relaxed),
+            false => _ = self.busy.fetch_sub(1, Ordering::Relaxed),
+        }
     }
 
     fn wrote<T>(&self, polled: &Poll<T>) {
@@ -237,13 +244,13 @@ pub struct UnderWay {
 impl UnderWay {
     /// The only request on its connection.
     pub fn alone(progress: &Arc<Progress>) -> Self {
-        progress.begin();
+        progress.begin(true);
         Self { beat: None, progress: progress.clone() }
     }
 
     /// One of several.
     pub fn among(progress: &Arc<Progress>) -> Self {
-        progress.begin();
+        progress.begin(false);
         Self { beat: Some(progress.beat()), progress: progress.clone() }
     }
 
@@ -264,7 +271,7 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.progress.end();
+        self.progress.end(self.beat.is_none());
     }
 }
 
