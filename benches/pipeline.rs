@@ -13,6 +13,7 @@
 
 use std::convert::Infallible;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -77,7 +78,7 @@ fn understanding(criterion: &mut Criterion) {
 
 fn whole_way(criterion: &mut Criterion, runtime: &Runtime) {
     let world = World::new(24 << 10);
-    let respond = world.way.respond(world.arrival(Uri::from_static(PATH), HeaderMap::new()));
+    let respond = world.way.clone().respond(world.arrival(Uri::from_static(PATH), HeaderMap::new()));
     println!("whole way: a future of {} bytes", size_of_val(&respond));
     drop(respond);
     let mut group = criterion.benchmark_group("whole way");
@@ -87,7 +88,7 @@ fn whole_way(criterion: &mut Criterion, runtime: &Runtime) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let arrival = world.arrival(uri.clone(), request_headers());
-                world.way.respond(arrival).now_or_never().expect("a hit never waits")
+                world.way.clone().respond(arrival).now_or_never().expect("a hit never waits")
             });
         });
     }
@@ -115,7 +116,7 @@ fn through_hyper(runtime: &Runtime) {
         let gate = service_fn(|request: Request<Incoming>| {
             let (head, _) = request.into_parts();
             let arrival = world.arrival(head.uri, head.headers);
-            world.way.respond(arrival).map(Ok::<_, Infallible>)
+            world.way.clone().respond(arrival).map(Ok::<_, Infallible>)
         });
         let bare = service_fn(|_: Request<Incoming>| {
             let mut response = Response::new(Full::new(body.clone()));
@@ -195,7 +196,7 @@ async fn ask(mut stream: DuplexStream, target: &str, requests: u32) -> f64 {
 
 /// A gate without sockets: the whole way of a request, and in the place of the upstream a constant.
 struct World<R> {
-    way: R,
+    way: Arc<R>,
     clock: Clock,
     body: Bytes,
     next: AtomicU64,
@@ -204,7 +205,7 @@ struct World<R> {
 impl World<()> {
     fn new(bytes: usize) -> World<impl Respond> {
         let (way, lasting, body) = way(&plan(), bytes);
-        World { way, clock: lasting.clock, body, next: AtomicU64::new(0) }
+        World { way: Arc::new(way), clock: lasting.clock, body, next: AtomicU64::new(0) }
     }
 }
 
@@ -226,7 +227,8 @@ impl<R: Respond> World<R> {
     }
 
     async fn respond(&self, target: &str) -> Response<Reported> {
-        let response = self.way.respond(self.arrival(target.parse().unwrap(), request_headers())).await;
+        let response =
+            self.way.clone().respond(self.arrival(target.parse().unwrap(), request_headers())).await;
         assert_eq!(response.status(), StatusCode::OK);
         response
     }

@@ -58,9 +58,9 @@ impl<P: Respond + 'static> Handler for Gate<P> {
             notes,
             interim: peer.interim.clone().map(Interim::to),
         });
-        let way = self.way.load_full();
+        let response = self.way.load_full().respond(arrival);
         async move {
-            let mut response = std::pin::pin!(way.respond(arrival));
+            let mut response = std::pin::pin!(response);
             std::future::poll_fn(|cx| {
                 // A panic is this program's mistake: one request pays for it, counted by its report, and the process lives.
                 match catch_unwind(AssertUnwindSafe(|| response.as_mut().poll(cx))) {

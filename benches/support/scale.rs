@@ -18,6 +18,7 @@
 )]
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
@@ -217,6 +218,7 @@ impl Gate {
         };
         plan.server.rate_limit = Some(limit);
         let (way, lasting, _) = way(&plan, BYTES);
+        let way = Arc::new(way);
         let clock = lasting.clock.clone();
         let keys = (0..count)
             .map(|at| (curve.client)(count, at).map(|key| HeaderValue::try_from(key).unwrap()))
@@ -231,7 +233,7 @@ impl Gate {
         {
             gate.asked = asked.iter().map(|target| target.parse().unwrap()).collect();
             for at in 0..gate.asked.len() {
-                let response = runtime.block_on(way.respond(gate.arrival(at, at)));
+                let response = runtime.block_on(way.clone().respond(gate.arrival(at, at)));
                 assert!(
                     response.status().is_success() && (!hits || is_hit(&response)),
                     "{:?}",
@@ -241,7 +243,7 @@ impl Gate {
         }
         gate.respond = Box::new(move |arrival| {
             let _lasts = &lasting;
-            way.respond(arrival).now_or_never().expect("a hit never waits").status().is_success()
+            way.clone().respond(arrival).now_or_never().expect("a hit never waits").status().is_success()
         });
         if curve.name.contains("a thousand") {
             gate.asked.drain(..gate.asked.len() - 1000);

@@ -9,7 +9,7 @@
 //! back is an [`Answer`] or a [`Fault`](super::Fault).
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderValue};
 use http::{Method, Uri, Version};
@@ -22,6 +22,7 @@ pub use super::ids::{ClientId, RouteId};
 use super::interim::Interim;
 use super::key::Key;
 use super::moment::Moment;
+pub use super::notes::Notes;
 use super::secret::Secret;
 use super::sent::Sent;
 use super::short::Short;
@@ -71,19 +72,6 @@ pub enum RequestId {
         /// Another one for each.
         count: u64,
     },
-}
-
-/// What is found out about a request on its way, kept for its report however it ends.
-#[derive(Debug)]
-pub struct Notes {
-    /// The request's id.
-    pub id: RequestId,
-    /// Who asks; unset until authenticated.
-    pub client: OnceLock<ClientId>,
-    /// Which route; unset until routed.
-    pub route: OnceLock<RouteId>,
-    /// The question as understood; unset until then.
-    pub question: OnceLock<Arc<Question>>,
 }
 
 /// A request whose sender is known. The client's key is gone from its headers.
@@ -329,13 +317,6 @@ impl RequestId {
                 id.into_value("-")
             }
         }
-    }
-}
-
-impl Notes {
-    /// Nothing known yet but the id.
-    pub fn new(id: RequestId) -> Arc<Self> {
-        Arc::new(Self { id, client: OnceLock::new(), route: OnceLock::new(), question: OnceLock::new() })
     }
 }
 

@@ -14,6 +14,7 @@ pub mod ids;
 pub mod interim;
 pub mod key;
 pub mod moment;
+pub mod notes;
 pub mod secret;
 pub mod sent;
 pub mod short;

@@ -3,7 +3,7 @@
 
 use http::header::HeaderValue;
 
-/// At most `N` bytes of ASCII; what does not fit is left out.
+/// At most `N` bytes of ASCII; a piece that does not fit is left out.
 #[derive(Debug, Clone)]
 pub struct Short<const N: usize> {
     bytes: [u8; N],
@@ -17,32 +17,33 @@ impl<const N: usize> Short<N> {
     }
 
     /// Adds `text`.
+    // Inlined, so that a text of known length is written in place and not copied by a call.
+    #[inline]
     pub fn push(&mut self, text: &str) {
-        self.extend(text.as_bytes());
+        if let Some(room) = self.room(text.len()) {
+            room.copy_from_slice(text.as_bytes());
+        }
     }
 
     /// Adds `number` in decimal, with zeros in front up to `width` digits.
-    pub fn push_decimal(&mut self, mut number: u64, width: usize) {
-        let mut digits = [b'0'; 20];
-        let mut at = digits.len();
-        while number > 0 || at > digits.len() - width.clamp(1, digits.len()) {
-            at -= 1;
-            digits[at] = b'0' + (number % 10) as u8;
-            number /= 10;
-        }
-        self.extend(&digits[at..]);
+    pub fn push_decimal(&mut self, number: u64, width: usize) {
+        let digits = number.checked_ilog10().map_or(0, |log| log as usize + 1);
+        self.push_digits(number, digits.max(width), |number| (b'0' + (number % 10) as u8, number / 10));
     }
 
     /// Adds `number` in hexadecimal, with zeros in front up to `width` digits.
-    pub fn push_hex(&mut self, mut number: u64, width: usize) {
-        let mut digits = [b'0'; 16];
-        let mut at = digits.len();
-        while number > 0 || at > digits.len() - width.clamp(1, digits.len()) {
-            at -= 1;
-            digits[at] = b"0123456789abcdef"[(number & 15) as usize];
-            number >>= 4;
+    pub fn push_hex(&mut self, number: u64, width: usize) {
+        let digits = (u64::BITS - number.leading_zeros()).div_ceil(4) as usize;
+        let last = |number| (b"0123456789abcdef"[(number & 15) as usize], number >> 4);
+        self.push_digits(number, digits.max(width), last);
+    }
+
+    /// Adds so many digits of `number`, one at least; `last` takes the last one off.
+    #[inline]
+    fn push_digits(&mut self, mut number: u64, digits: usize, last: impl Fn(u64) -> (u8, u64)) {
+        for digit in self.room(digits.max(1)).into_iter().flatten().rev() {
+            (*digit, number) = last(number);
         }
-        self.extend(&digits[at..]);
     }
 
     /// The bytes so far.
@@ -55,11 +56,12 @@ impl<const N: usize> Short<N> {
         HeaderValue::from_bytes(self.as_bytes()).unwrap_or(HeaderValue::from_static(otherwise))
     }
 
-    fn extend(&mut self, bytes: &[u8]) {
-        let room = N - self.len;
-        let fitting = &bytes[..bytes.len().min(room)];
-        self.bytes[self.len..self.len + fitting.len()].copy_from_slice(fitting);
-        self.len += fitting.len();
+    /// The next `bytes` bytes, now taken, if there are so many.
+    #[inline]
+    fn room(&mut self, bytes: usize) -> Option<&mut [u8]> {
+        let room = self.bytes[self.len..].get_mut(..bytes)?;
+        self.len += bytes;
+        Some(room)
     }
 }
 
@@ -96,10 +98,15 @@ mod tests {
         }
 
         #[test]
-        fn what_does_not_fit_is_left_out(text in "[a-z]{0,20}") {
+        fn what_does_not_fit_is_left_out(text in "[a-z]{0,20}", number: u32) {
             let mut short = Short::<8>::new();
             short.push(&text);
-            prop_assert_eq!(short.as_bytes(), &text.as_bytes()[..text.len().min(8)]);
+            short.push_decimal(number.into(), 1);
+            let mut expected = String::new();
+            for piece in [text, number.to_string()] {
+                expected += if expected.len() + piece.len() <= 8 { &piece } else { "" };
+            }
+            prop_assert_eq!(short.as_bytes(), expected.as_bytes());
         }
     }
 }

@@ -11,36 +11,19 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use prometheus::IntCounterVec;
 use tower_layer::Layer;
 
 use super::Stage;
 use crate::model::body::{Body, BodyError};
-use crate::model::cache_status::{CacheStatus, Stale};
-use crate::model::exchange::{Answer, Arrival, Content, Notes, Passed, RequestId, Timing};
-use crate::model::fault::{Called, Level};
+use crate::model::cache_status::CacheStatus;
+use crate::model::exchange::{Answer, Arrival, Content, Passed, RequestId, Timing};
 use crate::model::fields::{CACHE_STATUS, Delivery, REQUEST_ID, SERVER_TIMING, UNDERSTOOD};
-use crate::model::{Fault, FaultKind, Moment, Short};
-use crate::state::clock::Clock;
-use crate::state::metrics::RouteMeters;
-use crate::state::tells::Tells;
+use crate::model::{Fault, Short};
 
-/// What is counted.
-#[derive(Debug)]
-pub struct Reports {
-    /// The routes' handles, by place.
-    pub routes: Vec<RouteMeters>,
-    /// What is counted for requests no route took.
-    pub none: RouteMeters,
-    /// The routes' parameters, by place, to name them in the counter.
-    pub params: Vec<Vec<String>>,
-    /// `tollgate_faults_total{kind}`
-    pub faults: IntCounterVec,
-    /// What clients are told of the routes' accounts, by place.
-    pub tells: Vec<Option<Tells>>,
-    /// The time.
-    pub clock: Clock,
-}
+mod report;
+
+pub use report::Reports;
+use report::{Answered, Report, Reporting, Unanswered};
 
 /// The layer.
 #[derive(Debug, Clone)]
@@ -66,42 +49,39 @@ impl<S> Layer<S> for ObserveLayer {
 
 /// Answers a request whatever happens: the outermost stage, where faults become responses.
 pub trait Respond: Send + Sync {
-    /// The response to `arrival`.
-    fn respond(&self, arrival: Box<Arrival>) -> impl Future<Output = Response<Reported>> + Send;
+    /// The response to `arrival`. It takes a share of the whole way, which its report then holds: one count of a
+    /// reference that all workers share, and not two.
+    fn respond(self: Arc<Self>, arrival: Box<Arrival>) -> impl Future<Output = Response<Reported>> + Send;
 }
 
-impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
-    async fn respond(&self, arrival: Box<Arrival>) -> Response<Reported> {
+impl<S: Send + Sync> Reporting for Observe<S> {
+    fn reports(&self) -> &Reports {
+        &self.reports
+    }
+}
+
+impl<S: Stage<Box<Arrival>> + 'static> Respond for Observe<S> {
+    async fn respond(self: Arc<Self>, arrival: Box<Arrival>) -> Response<Reported> {
         // Boxed: an answer is moved several times before its first byte is written.
-        let mut report = Box::new(Report {
-            reports: self.reports.clone(),
-            notes: arrival.notes.clone(),
-            began: arrival.at,
-            method: arrival.method.clone(),
-            code: LEFT,
-            result: "fault",
-            stale: None,
-            fault: None,
-            timing: Timing::default(),
-            bytes: 0,
-            whole: false,
-            took: None,
-        });
+        let mut report = Box::new(Report::new(&arrival));
+        let unanswered = Unanswered { report: &report, reports: &self.reports };
         let result = self.inner.call(arrival).await;
+        // It keeps references alone.
+        std::mem::forget(unanswered);
         report.take(&result);
-        let gate = report.reports.clock.now().since(report.began);
+        let gate = self.reports.clock.now().since(report.began);
         let (status, mut headers, body) = match result {
             Ok(answer) => answered(answer, gate, &report.notes.id),
             Err(fault) => refused(&fault, gate, &report.notes.id),
         };
-        let changes = report.notes.question.get().and_then(|question| question.changes.as_ref());
+        let changes = report.notes.changes();
         if let Some(told) = changes.and_then(|changes| changes.told.clone()) {
             headers.append(UNDERSTOOD, told);
         }
         // A hit costs the account nothing, and says nothing of it.
         if !matches!(report.result, "hit" | "stale")
-            && let Some(route) = report.notes.route.get()
-            && let Some(Some(tells)) = report.reports.tells.get(route.place())
+            && let Some(route) = report.notes.route.place()
+            && let Some(Some(tells)) = self.reports.tells.get(route)
         {
             tells.write(&mut headers);
         }
@@ -109,7 +89,7 @@ impl<S: Stage<Box<Arrival>>> Respond for Observe<S> {
         report.took = (!matches!(body, Body::Stream(_))).then_some(gate);
         // Of a body that is not there, or that HEAD leaves out, nothing will be read.
         report.whole = body.is_empty() || report.method == http::Method::HEAD;
-        let mut response = Response::new(Reported { body, report: Some(report) });
+        let mut response = Response::new(Reported { body, answered: Some(Answered { report, way: self }) });
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response
@@ -229,13 +209,13 @@ fn push_millis(value: &mut Text, duration: Duration) {
 #[derive(Debug)]
 pub struct Reported {
     body: Body,
-    report: Option<Box<Report>>,
+    answered: Option<Answered>,
 }
 
 impl Reported {
     /// A body that needs no report: its request was reported already.
     pub fn unreported(body: Body) -> Self {
-        Self { body, report: None }
+        Self { body, answered: None }
     }
 }
 
@@ -247,9 +227,9 @@ impl HttpBody for Reported {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self { body, report } = self.as_mut().get_mut();
+        let Self { body, answered } = self.as_mut().get_mut();
         let polled = Pin::new(&mut *body).poll_frame(cx);
-        if let (Some(report), Poll::Ready(polled)) = (report, &polled) {
+        if let (Some(Answered { report, .. }), Poll::Ready(polled)) = (answered, &polled) {
             match polled {
                 Some(Ok(frame)) => {
                     report.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
@@ -268,98 +248,5 @@ impl HttpBody for Reported {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// What code a request is counted with whose client left before its answer.
-const LEFT: u16 = 499;
-
-/// What is said of a request when it is over; said when this is dropped, so that nothing ends unsaid.
-#[derive(Debug)]
-struct Report {
-    reports: Arc<Reports>,
-    notes: Arc<Notes>,
-    began: Moment,
-    method: http::Method,
-    code: u16,
-    result: &'static str,
-    stale: Option<&'static str>,
-    fault: Option<(&'static str, Level, Called)>,
-    timing: Timing,
-    bytes: u64,
-    whole: bool,
-    /// How long it took, where that is known before it is over.
-    took: Option<Duration>,
-}
-
-impl Report {
-    fn take(&mut self, result: &Result<Answer, Fault>) {
-        match result {
-            Ok(answer) => {
-                self.code = answer.status().as_u16();
-                self.result = answer.cache.result();
-                self.timing = answer.timing;
-                self.stale = answer.cache.stale().map(Stale::as_str);
-            }
-            Err(fault) => {
-                let row = fault.kind.row();
-                self.code = row.status.as_u16();
-                self.fault = Some((row.name, row.level, fault.called));
-            }
-        }
-    }
-}
-
-impl Drop for Report {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let row = FaultKind::Internal.row();
-            (self.code, self.fault) = (row.status.as_u16(), Some((row.name, row.level, Called::Maybe)));
-        }
-        let reports = &self.reports;
-        let (client, route) = (self.notes.client.get(), self.notes.route.get());
-        let client = client.map(|client| client.place());
-        let meters = route.and_then(|route| reports.routes.get(route.place())).unwrap_or(&reports.none);
-        let duration = self.took.unwrap_or_else(|| reports.clock.now().since(self.began));
-        meters.count(client, self.code, self.result, duration.as_secs_f64());
-        if let Some(reason) = self.stale {
-            meters.count_stale(reason);
-        }
-        if let Some((kind, ..)) = self.fault {
-            reports.faults.with_label_values(&[kind]).inc();
-        }
-        let changes = self.notes.question.get().and_then(|question| question.changes.as_ref());
-        if let (Some(route), Some(changes)) = (route, changes) {
-            for (param, rule) in &changes.counted {
-                let name = reports.params.get(route.place()).and_then(|names| names.get(usize::from(*param)));
-                meters.count_param(name.map_or("unknown", String::as_str), rule);
-            }
-        }
-        let (route, client) = (meters.name(), meters.client(client));
-        let millis = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
-        tracing::info!(
-            target: "tollgate::request",
-            id = self.notes.id.text(),
-            method = self.method.as_str(),
-            route,
-            client,
-            code = self.code,
-            result = self.fault.map_or(self.result, |(kind, ..)| kind),
-            duration_ms = millis(duration),
-            wait_ms = millis(self.timing.wait),
-            upstream_ms = self.timing.upstream.map(millis),
-            bytes = self.bytes,
-            whole = self.whole,
-            "request"
-        );
-        match self.fault {
-            Some((kind, Level::Warn, called)) => {
-                tracing::warn!(target: "tollgate::fault", id = self.notes.id.text(), route, kind, called = called.as_str(), "fault");
-            }
-            Some((kind, Level::Error, called)) => {
-                tracing::error!(target: "tollgate::fault", id = self.notes.id.text(), route, kind, called = called.as_str(), "fault");
-            }
-            _ => {}
-        }
     }
 }

@@ -83,7 +83,7 @@ impl Decide<Box<Arrival>> for Authenticate {
                 return Next::refuse(Fault::new(FaultKind::ClientUnknown).detail("no client has this key"));
             }
         };
-        let _ = arrival.notes.client.set(client);
+        arrival.notes.client.set(client.0);
         Next::On(Known { arrival, client })
     }
 }
@@ -142,7 +142,7 @@ impl Decide<Known> for Route {
         else {
             return Next::refuse(FaultKind::NoSuchRoute);
         };
-        let _ = known.arrival.notes.route.set(route);
+        known.arrival.notes.route.set(route.0);
         if lane.clients.as_ref().is_some_and(|clients| !clients.contains(&known.client)) {
             let fault = Fault::new(FaultKind::RouteForbidden);
             return Next::refuse(
@@ -217,7 +217,9 @@ impl Decide<Routed> for Understand {
             Ok(question) => question,
             Err(fault) => return Next::refuse(fault),
         };
-        let _ = notes.question.set(question.clone());
+        if question.changes.is_some() {
+            let _ = notes.changed.set(question.clone());
+        }
         if http_body::Body::size_hint(&body).lower() > lens.max_body_bytes {
             let fault = Fault::new(FaultKind::BodyTooLarge);
             return Next::refuse(fault.detail(format!("at most {} bytes", lens.max_body_bytes)));
