@@ -141,15 +141,15 @@ impl Forwarding {
     /// What goes upstream of the field `name`, all its lines as one: the same as in [`Forwarding::of`], without making
     /// a map.
     pub fn sent<'a>(&self, headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
-        // Cheapest first: most fields are not allowed or not there.
-        match &self.allowed {
-            ForwardHeaders::List(names) if !names.contains(name) => None,
-            ForwardHeaders::List(_) => {
-                vary::combined(headers, name).filter(|_| !connection_options(headers).contains(name))
+        // Most fields that are asked about are not there.
+        let value = vary::combined(headers, name)?;
+        let crosses = match &self.allowed {
+            ForwardHeaders::List(names) => {
+                names.contains(name) && !connection_options(headers).contains(name)
             }
-            ForwardHeaders::All => vary::combined(headers, name)
-                .filter(|_| may_cross(name, &connection_options(headers), &self.credentials)),
-        }
+            ForwardHeaders::All => may_cross(name, &connection_options(headers), &self.credentials),
+        };
+        crosses.then_some(value)
     }
 }
 

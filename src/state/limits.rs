@@ -72,6 +72,8 @@ impl RateLimit {
 thread_local! {
     /// The moment that is asked about, in nanoseconds.
     static ASKED_AT: Cell<u64> = const { Cell::new(0) };
+    /// How many addresses were asked about by this thread.
+    static CHECKS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// governor's clock: the moment that is asked about, which is the request's. Reading a clock takes as long as the check.
@@ -125,17 +127,16 @@ impl ClientLimit {
 pub struct AddressLimit {
     limiter: RateLimiter<IpAddr, DashMapStateStore<IpAddr>, AskedAt, NoOpMiddleware<Nanos>>,
     swept: AtomicU64,
-    checks: AtomicU64,
     /// As many addresses as may be were remembered when it was last looked.
     crowded: AtomicBool,
     shadow: Shadow,
 }
 
-/// The most addresses remembered at once, give or take `LOOK_EVERY`.
+/// The most addresses remembered at once, give or take `LOOK_EVERY` for each worker.
 pub const MOST_ADDRESSES: usize = 100_000;
 /// How often quiet addresses are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
-/// At every how manieth check it is looked how many addresses there are, and whether to sweep: counting them takes a
+/// At every how manieth check of a thread it is looked how many addresses there are, and whether to sweep: counting them takes a
 /// lock for every part of the table, which costs more than the check itself.
 const LOOK_EVERY: u64 = 64;
 
@@ -145,7 +146,6 @@ impl AddressLimit {
         Self {
             limiter: RateLimiter::new(limit.to_quota(), DashMapStateStore::default(), AskedAt),
             swept: AtomicU64::new(0),
-            checks: AtomicU64::new(0),
             crowded: AtomicBool::new(false),
             shadow: Shadow(limit.shadow.then_some(counter)),
         }
@@ -157,7 +157,7 @@ impl AddressLimit {
     /// How long until the next one would pass.
     pub fn check(&self, peer: IpAddr, at: Moment) -> Result<(), Duration> {
         AskedAt::set(at);
-        if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY) {
+        if CHECKS.replace(CHECKS.get().wrapping_add(1)).is_multiple_of(LOOK_EVERY) {
             self.sweep(at);
             self.crowded.store(self.limiter.len() >= MOST_ADDRESSES, Ordering::Relaxed);
         }
