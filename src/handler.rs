@@ -1,6 +1,7 @@
 //! From a listener's request to the pipeline and back: gives each request its id, and turns a panic into one 500.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -89,7 +90,16 @@ fn panicked(panic: &(dyn Any + Send), id: &RequestId) -> Response<Reported> {
 #[derive(Debug)]
 struct Ids {
     process: u32,
-    next: AtomicU64,
+}
+
+/// The first of the counts that no thread has taken.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+/// How many a thread takes at once: workers that write the same memory wait for each other.
+const TAKEN_AT_ONCE: u64 = 256;
+
+thread_local! {
+    /// The counts that this thread took and has not given to a request: the next one, and how many.
+    static TAKEN: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
 }
 
 /// The longest request id of a client's that is kept.
@@ -100,7 +110,7 @@ impl Ids {
         let mut word = [0; 4];
         // Without randomness ids repeat after a restart, which nobody depends on.
         let _ = SystemRandom::new().fill(&mut word);
-        Self { process: u32::from_be_bytes(word), next: AtomicU64::new(1) }
+        Self { process: u32::from_be_bytes(word) }
     }
 
     /// The client's own id if it is visible ASCII of at most 128 characters, else a new one.
@@ -112,6 +122,11 @@ impl Ids {
         if let Some(id) = own {
             return RequestId::Given(id.clone());
         }
-        RequestId::Made { process: self.process, count: self.next.fetch_add(1, Ordering::Relaxed) }
+        let (next, left) = match TAKEN.get() {
+            (_, 0) => (NEXT.fetch_add(TAKEN_AT_ONCE, Ordering::Relaxed), TAKEN_AT_ONCE),
+            taken => taken,
+        };
+        TAKEN.set((next + 1, left - 1));
+        RequestId::Made { process: self.process, count: next }
     }
 }
