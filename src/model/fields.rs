@@ -266,12 +266,9 @@ impl Own {
         self.iter().find_map(|(held, range)| (held == place).then_some(range))
     }
 
-    /// Copied: a slice would count a reference that all workers share, and workers that write the same memory wait for
-    /// each other.
     fn value(&self, range: Range<usize>) -> HeaderValue {
         // The bytes came out of a HeaderValue, so this cannot fail; an empty value is better than a panic.
-        let bytes = self.0.get(range).unwrap_or_default();
-        HeaderValue::from_bytes(bytes).unwrap_or(HeaderValue::from_static(""))
+        HeaderValue::from_maybe_shared(self.0.slice(range)).unwrap_or(HeaderValue::from_static(""))
     }
 }
 
