@@ -118,7 +118,8 @@ impl Gateway {
         self.admin.local_addr().ok()
     }
 
-    /// Serves until an order ends it; whether everything that had begun was answered in time.
+    /// Serves until an order ends it; whether everything that had begun was answered in time. What was not never
+    /// is: its connection ends with the runtime.
     ///
     /// # Errors
     /// What could not be set up; nothing was served then.
@@ -146,8 +147,9 @@ impl Gateway {
             }
         };
         // What is cut short goes on spending until the end: then what was leased counts as spent.
-        if whole {
-            running.lasting.settle();
+        match whole {
+            true => running.lasting.settle(),
+            false => running.gate.stop(),
         }
         let _ = stop_admin.send(Drain::Now);
         let _ = tokio::time::timeout(Duration::from_secs(1), operators).await;

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 
 use arc_swap::ArcSwap;
@@ -25,17 +25,28 @@ pub struct Gate<P> {
     way: ArcSwap<P>,
     clock: Clock,
     ids: Ids,
+    stopped: AtomicBool,
 }
 
 impl<P> Gate<P> {
     /// A gate that requests pass by this way.
     pub fn new(way: P, clock: Clock) -> Self {
-        Self { way: ArcSwap::from_pointee(way), clock, ids: Ids::new() }
+        Self { way: ArcSwap::from_pointee(way), clock, ids: Ids::new(), stopped: AtomicBool::new(false) }
     }
 
     /// New requests pass by another way; those under way end on theirs.
     pub fn take(&self, way: P) {
         self.way.store(Arc::new(way));
+    }
+
+    /// Nothing is answered from now on, since the program ends: its tasks end in no order, and whoever waits for one that
+    /// ended first would be told of a failure that is none.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
     }
 }
 
@@ -63,8 +74,13 @@ impl<P: Respond + 'static> Handler for Gate<P> {
         async move {
             let mut response = std::pin::pin!(response);
             std::future::poll_fn(|cx| {
+                if self.is_stopped() {
+                    return Poll::Pending;
+                }
                 // A panic is this program's mistake: one request pays for it, counted by its report, and the process lives.
                 match catch_unwind(AssertUnwindSafe(|| response.as_mut().poll(cx))) {
+                    // What came to its end meanwhile may have done so by the program's.
+                    _ if self.is_stopped() => Poll::Pending,
                     Ok(polled) => polled,
                     Err(panic) => Poll::Ready(panicked(panic.as_ref(), &id)),
                 }
@@ -128,5 +144,51 @@ impl Ids {
         };
         TAKEN.set((next + 1, left - 1));
         RequestId::Made { process: self.process, count: next }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::sync::OnceLock;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    /// A way that answers everything at once, and stops the gate before it does, if it knows one.
+    #[derive(Debug, Default)]
+    struct AtOnce(OnceLock<Arc<Gate<AtOnce>>>);
+
+    impl Respond for AtOnce {
+        async fn respond(self: Arc<Self>, _: Box<Arrival>) -> Response<Reported> {
+            if let Some(gate) = self.0.get() {
+                gate.stop();
+            }
+            Response::new(Reported::unreported(Body::Empty))
+        }
+    }
+
+    /// Whether a request that is begun before `between` is answered after it.
+    fn is_answered(gate: &Gate<AtOnce>, between: impl FnOnce()) -> bool {
+        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), certificate: None, interim: None };
+        let mut answer = std::pin::pin!(gate.handle(Request::new(Body::Empty), &peer));
+        between();
+        let mut cx = Context::from_waker(Waker::noop());
+        let is_answered = answer.as_mut().poll(&mut cx).is_ready();
+        // Whoever is woken once more learns no more.
+        assert!(is_answered || answer.as_mut().poll(&mut cx).is_pending());
+        is_answered
+    }
+
+    #[test]
+    fn who_has_stopped_answers_nothing_more() {
+        let gate = Arc::new(Gate::new(AtOnce::default(), Clock::system()));
+        assert!(is_answered(&gate, || {}));
+        assert!(!is_answered(&gate, || gate.stop()));
+
+        let gate = Arc::new(Gate::new(AtOnce::default(), Clock::system()));
+        gate.way.load().0.set(gate.clone()).unwrap();
+        assert!(!is_answered(&gate, || {}), "it stops while it answers");
     }
 }

@@ -63,13 +63,16 @@ impl<S: Send + Sync> Reporting for Observe<S> {
 impl<S: Stage<Box<Arrival>> + 'static> Respond for Observe<S> {
     async fn respond(self: Arc<Self>, arrival: Box<Arrival>) -> Response<Reported> {
         // Boxed: an answer is moved several times before its first byte is written.
-        let mut report = Box::new(Report::new(&arrival));
+        let report = Box::new(Report::new(&arrival));
         let unanswered = Unanswered { report: &report, reports: &self.reports };
         let result = self.inner.call(arrival).await;
-        // It keeps references alone.
+        // It keeps references alone. What takes its place reports whatever happens from here on, a panic included.
         std::mem::forget(unanswered);
+        let mut ending = Answered { report, way: self };
+        let Answered { report, way } = &mut ending;
+        let reports = way.reports();
         report.take(&result);
-        let gate = self.reports.clock.now().since(report.began);
+        let gate = reports.clock.now().since(report.began);
         let (status, mut headers, body) = match result {
             Ok(answer) => answered(answer, gate, &report.notes.id),
             Err(fault) => refused(&fault, gate, &report.notes.id),
@@ -81,7 +84,7 @@ impl<S: Stage<Box<Arrival>> + 'static> Respond for Observe<S> {
         // A hit costs the account nothing, and says nothing of it.
         if !matches!(report.result, "hit" | "stale")
             && let Some(route) = report.notes.route.place()
-            && let Some(Some(tells)) = self.reports.tells.get(route)
+            && let Some(Some(tells)) = reports.tells.get(route)
         {
             tells.write(&mut headers);
         }
@@ -89,7 +92,7 @@ impl<S: Stage<Box<Arrival>> + 'static> Respond for Observe<S> {
         report.took = (!matches!(body, Body::Stream(_))).then_some(gate);
         // Of a body that is not there, or that HEAD leaves out, nothing will be read.
         report.whole = body.is_empty() || report.method == http::Method::HEAD;
-        let mut response = Response::new(Reported { body, answered: Some(Answered { report, way: self }) });
+        let mut response = Response::new(Reported { body, answered: Some(ending) });
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response

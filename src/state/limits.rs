@@ -136,8 +136,8 @@ pub struct AddressLimit {
 pub const MOST_ADDRESSES: usize = 100_000;
 /// How often quiet addresses are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
-/// At every how manieth check of a thread it is looked how many addresses there are, and whether to sweep: counting them takes a
-/// lock for every part of the table, which costs more than the check itself.
+/// At every how manieth check of a thread it is looked how many addresses there are, and whether to sweep: counting them
+/// takes a lock for every part of the table, which costs more than the check itself.
 const LOOK_EVERY: u64 = 64;
 
 impl AddressLimit {
