@@ -242,7 +242,7 @@ async fn gate(shown: Arc<Mutex<Option<Arc<Lasting>>>>) -> turmoil::Result {
         max_streams: 100,
     };
     let (_keep, drain) = watch::channel(Drain::Not);
-    let serving = Listener {
+    let serving = Arc::new(Listener {
         limits: Arc::new(ArcSwap::from_pointee(limits)),
         tls: Arc::new(ArcSwapOption::empty()),
         clock: lasting.clock.clone(),
@@ -251,7 +251,7 @@ async fn gate(shown: Arc<Mutex<Option<Arc<Lasting>>>>) -> turmoil::Result {
         refused: lasting.metrics.refused_connections.clone(),
         outlived: false,
         drain,
-    };
+    });
     let listener = TcpListener::bind(("0.0.0.0", 80)).await?;
     loop {
         let (stream, address) = listener.accept().await?;
@@ -259,7 +259,7 @@ async fn gate(shown: Arc<Mutex<Option<Arc<Lasting>>>>) -> turmoil::Result {
         lasting.tasks.spawn(async move {
             let progress = Progress::new(clock);
             let peer = Peer { address, certificate: None, interim: None };
-            http1::serve(&serving, Tracked::new(Wire(stream), progress.clone()), progress, peer, handler)
+            http1::serve(serving, Tracked::new(Wire(stream), progress.clone()), progress, peer, handler)
                 .await;
         });
     }

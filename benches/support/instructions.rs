@@ -174,7 +174,7 @@ fn gate(runtime: &Runtime, kind: &Kind, requests: usize) {
         let (gate, progress) = (gate.clone(), Progress::new(lasting.clock.clone()));
         let peer = Peer { address: peer(), certificate: None, interim: None };
         let io = Tracked::new(script, progress.clone());
-        serve(&listener, io, progress, peer, gate)
+        serve(listener.clone(), io, progress, peer, gate)
     };
     // Held from here on, whoever asks for it differently.
     runtime.block_on(serve(Script::new(vec![request(HIT, "")], OK).0));
@@ -233,7 +233,7 @@ fn measured(runtime: &Runtime, future: impl Future<Output = ()>) {
 }
 
 /// The gate's listener, and what keeps it from draining.
-fn listener(plan: &Plan, lasting: &Lasting) -> (Listener, watch::Sender<Drain>) {
+fn listener(plan: &Plan, lasting: &Lasting) -> (Arc<Listener>, watch::Sender<Drain>) {
     let (undrained, drain) = watch::channel(Drain::Not);
     let listener = Listener {
         limits: Arc::new(ArcSwap::from_pointee(limits_of(&plan.server))),
@@ -245,7 +245,7 @@ fn listener(plan: &Plan, lasting: &Lasting) -> (Listener, watch::Sender<Drain>) 
         outlived: false,
         drain,
     };
-    (listener, undrained)
+    (Arc::new(listener), undrained)
 }
 
 fn request(query: &str, lines: &str) -> Bytes {

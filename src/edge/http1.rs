@@ -43,47 +43,50 @@ enum Ended {
 }
 
 /// Serves a connection to its end.
-pub async fn serve<T: Stream, H: Handler>(
-    listener: &Listener,
-    io: Tracked<T>,
+// Not an `async fn`: that would keep what it is given twice, as it came and as it is used.
+pub fn serve<T: Stream, H: Handler>(
+    listener: Arc<Listener>,
+    mut io: Tracked<T>,
     progress: Arc<Progress>,
     peer: Peer,
     handler: Arc<H>,
-) {
+) -> impl Future<Output = ()> + Send {
     let interims = Arc::new(Interims::default());
     let peer = Peer { interim: Some(interims.clone()), ..peer };
-    let mut talking = Some(io);
-    while let Some(io) = talking.take() {
-        // Boxed, so that what it takes to talk, buffers above all, is given back while nothing is said.
-        let silent = Box::pin(talk(listener, io, &progress, &peer, &*handler, &interims)).await;
-        if let Some(io) = silent {
-            talking = listen(listener, io, &progress).await;
+    async move {
+        loop {
+            // Boxed, so that what it takes to talk, buffers above all, is given back while nothing is said.
+            let talking = Box::pin(talk(&listener, io, &progress, &peer, &*handler, &interims));
+            let Some(silent) = talking.await else { return };
+            io = silent;
+            let mut first = [0; 16];
+            match listen(&listener, &mut io, &progress, &mut first).await {
+                None => return,
+                Some(0) => return Box::pin(say_goodbye(io.into_io())).await,
+                Some(read) => io = io.again(&first[..read]),
+            }
         }
     }
 }
 
-/// Waits for a client to say something again, keeping next to nothing for it meanwhile; `None`: it will not.
+/// Waits for a client to say something again, keeping next to nothing for it meanwhile: how many bytes it said `first`,
+/// none if it will say no more. `None`: it has been silent for too long, or is gone.
 async fn listen<T: Stream>(
     listener: &Listener,
-    mut io: Tracked<T>,
+    io: &mut Tracked<T>,
     progress: &Progress,
-) -> Option<Tracked<T>> {
+    first: &mut [u8],
+) -> Option<usize> {
     let mut drain = listener.drain.clone();
-    let mut first = [0; 16];
-    let read = loop {
+    loop {
         let left = listener.patience().check(progress).ok()?;
         tokio::select! {
             biased;
-            read = io.read(&mut first) => break read.ok()?,
+            read = io.read(first) => return read.ok(),
             () = tokio::time::sleep(left) => {}
-            () = draining(&mut drain) => break 0,
+            () = draining(&mut drain) => return Some(0),
         }
-    };
-    if read == 0 {
-        say_goodbye(io.into_io()).await;
-        return None;
     }
-    Some(io.again(&first[..read]))
 }
 
 /// Answers what a client asks until the connection is over, or until nothing was said for [`SILENCE`]: then it is given

@@ -47,7 +47,7 @@ where
 
 /// Serves a connection to its end.
 pub async fn serve<T: Stream, H: Handler>(
-    listener: &Listener,
+    listener: Arc<Listener>,
     io: Tracked<T>,
     progress: Arc<Progress>,
     peer: Peer,

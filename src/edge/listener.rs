@@ -109,6 +109,9 @@ pub trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
+/// A connection that has said which HTTP it speaks, served to its end.
+type Serving = BoxFuture<'static, ()>;
+
 /// How long accepting pauses when it fails, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -122,31 +125,33 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl Listener {
     /// Serves `tcp` until told to drain; then closes it and leaves its connections to end by themselves.
-    pub async fn serve<H: Handler>(mut self, tcp: TcpListener, handler: Arc<H>) {
+    pub async fn serve<H: Handler>(self, tcp: TcpListener, handler: Arc<H>) {
+        let listener = Arc::new(self);
+        let mut drain = listener.drain.clone();
         let mut pause = FIRST_PAUSE;
         loop {
-            if self.outlived && *self.drain.borrow() == Drain::Now {
+            if listener.outlived && *drain.borrow() == Drain::Now {
                 return;
             }
             // What waits in a socket that closes with this process would be reset: it is accepted first.
             let accepted = tokio::select! {
                 biased;
                 accepted = tcp.accept() => accepted,
-                () = draining(&mut self.drain) => return,
+                () = draining(&mut drain) => return,
             };
             match accepted {
                 Ok((stream, peer)) => {
                     pause = FIRST_PAUSE;
-                    self.admit(stream, peer, &handler);
+                    listener.admit(stream, peer, &handler);
                 }
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
                     // Out of descriptors or memory: accepting again at once would spin until some come free.
                     tracing::warn!(%error, pause_ms = pause.as_millis(), "accepting failed");
-                    self.refused("accept");
+                    listener.refused("accept");
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
-                        () = draining(&mut self.drain) => return,
+                        () = draining(&mut drain) => return,
                     }
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -154,7 +159,7 @@ impl Listener {
         }
     }
 
-    fn admit<H: Handler>(&self, stream: TcpStream, peer: SocketAddr, handler: &Arc<H>) {
+    fn admit<H: Handler>(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, handler: &Arc<H>) {
         if usize::try_from(self.connections.get())
             .is_ok_and(|open| open >= self.limits.load().max_connections)
         {
@@ -169,49 +174,65 @@ impl Listener {
         let _ = stream.set_nodelay(true);
         self.connections.inc();
         let open = Open(self.connections.clone());
-        // Boxed, here and in its every phase: a future that is awaited within another keeps room there for as long as that
-        // one lasts, and thousands of connections that say nothing would each keep room for all that they may ever do.
-        let connection: BoxFuture<'static, ()> = match self.tls.load_full() {
+        // Two futures, the second made by the first, and each boxed: one that is awaited within another keeps room there for as
+        // long as that one lasts, and thousands of connections that say nothing would each keep room for how they began.
+        let opening: BoxFuture<'static, Option<Serving>> = match self.tls.load_full() {
             None => Box::pin(self.clone().in_clear(stream, peer, handler.clone())),
             Some(tls) => Box::pin(self.clone().over_tls(tls, stream, peer, handler.clone())),
         };
         self.tasks.spawn(async move {
-            connection.await;
+            if let Some(serving) = opening.await {
+                serving.await;
+            }
             drop(open);
         });
     }
 
-    async fn in_clear<H: Handler>(self, stream: TcpStream, address: SocketAddr, handler: Arc<H>) {
+    async fn in_clear<H: Handler>(
+        self: Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        handler: Arc<H>,
+    ) -> Option<Serving> {
         let progress = Progress::new(self.clock.clone());
         let io = Tracked::new(stream, progress.clone());
-        let Some((io, is_http2)) = Box::pin(self.sniff(io, &progress)).await else { return };
+        let (io, is_http2) = self.sniff(io, &progress).await?;
         let peer = Peer { address, certificate: None, interim: None };
-        match is_http2 {
-            true => Box::pin(http2::serve(&self, io, progress, peer, handler)).await,
-            false => Box::pin(http1::serve(&self, io, progress, peer, handler)).await,
-        }
+        Some(self.serving(is_http2, io, progress, peer, handler))
     }
 
     async fn over_tls<H: Handler>(
-        self,
+        self: Arc<Self>,
         tls: Arc<rustls::ServerConfig>,
         stream: TcpStream,
         address: SocketAddr,
         handler: Arc<H>,
-    ) {
+    ) -> Option<Serving> {
         let progress = Progress::new(self.clock.clone());
-        let accepting = Box::pin(TlsAcceptor::from(tls).accept(stream));
+        let accepting = TlsAcceptor::from(tls).accept(stream);
         let Ok(Ok(stream)) = tokio::time::timeout(self.limits.load().header_timeout, accepting).await else {
-            return self.refused("tls");
+            self.refused("tls");
+            return None;
         };
         let connection = stream.get_ref().1;
         let peer = Peer { address, certificate: certificate_of(connection), interim: None };
         let is_http2 = connection.alpn_protocol() == Some(b"h2");
         progress.rest();
         let io = Tracked::new(stream, progress.clone());
+        Some(self.serving(is_http2, io, progress, peer, handler))
+    }
+
+    fn serving<T: Stream, H: Handler>(
+        self: Arc<Self>,
+        is_http2: bool,
+        io: Tracked<T>,
+        progress: Arc<Progress>,
+        peer: Peer,
+        handler: Arc<H>,
+    ) -> Serving {
         match is_http2 {
-            true => Box::pin(http2::serve(&self, io, progress, peer, handler)).await,
-            false => Box::pin(http1::serve(&self, io, progress, peer, handler)).await,
+            true => Box::pin(http2::serve(self, io, progress, peer, handler)),
+            false => Box::pin(http1::serve(self, io, progress, peer, handler)),
         }
     }
 

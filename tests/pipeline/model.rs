@@ -415,3 +415,27 @@ fn a_block_of_new_items_is_not_taken_for_the_last_page_once_more() {
     let ops = [Op::Arrive(6), STEP, STEP, STEP, Op::Arrive(10), ask(4, 7)];
     run(Kind::Arrivals, (PastEnd::Status(404), Oversize::Unlimited), 15, &ops).unwrap();
 }
+
+#[test]
+fn what_was_past_the_end_is_a_page_of_its_own_once_the_list_has_grown() {
+    let ask = |page, size| Op::Ask { page, size, head: false };
+    let first = |who, size| Op::Step { who, size };
+    let ops = [
+        first(1, 16),
+        first(0, 1),
+        Op::Pass(9),
+        ask(2, 6),
+        Op::Pass(19),
+        Op::Arrive(1),
+        Op::Pass(2),
+        ask(2, 16),
+    ];
+    run(Kind::Arrivals, (PastEnd::LastPage, Oversize::Unlimited), 16, &ops).unwrap();
+}
+
+#[test]
+fn a_window_that_the_upstream_may_cut_is_not_put_together_from_two_answers() {
+    let ask = |page, size| Op::Ask { page, size, head: false };
+    let ops = [Op::Step { who: 1, size: 1 }, Op::Arrive(1), ask(1, 7)];
+    run(Kind::Arrivals, (PastEnd::Empty, Oversize::Clamp(6)), 7, &ops).unwrap();
+}

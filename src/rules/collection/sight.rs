@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::book::Book;
 use super::chain::{Chain, Fit, How, signed};
+use super::doubt::{About, Doubt};
 use super::held::Asked;
 use super::view::Look;
 use crate::rules::beliefs::{Beliefs, PastEnd};
@@ -29,9 +30,22 @@ pub enum Sight {
 impl Book {
     /// What is known of `span`: in the generation that `walk` reads, else in the newest.
     pub fn look(&mut self, span: &Range<u64>, walk: Option<Generation>, id: Option<&Pointer>) -> Sight {
-        if let Some(generation) = walk {
-            return self.look_in(generation, span, id);
+        let sight = match walk {
+            Some(generation) => self.look_in(generation, span, id),
+            None => self.look_in_newest(span, id),
+        };
+        // Where the upstream may give no more than so many at once it would have cut a wider window: that comes first.
+        match (&sight, &self.doubt) {
+            (Sight::Seen(generation, _), Some(Doubt { serial, block, about: About::Capped { len }, .. }))
+                if *serial == generation.serial && span.end - span.start > *len =>
+            {
+                Sight::Unknown { block: *block, partly: true }
+            }
+            _ => sight,
         }
+    }
+
+    fn look_in_newest(&mut self, span: &Range<u64>, id: Option<&Pointer>) -> Sight {
         for chain in self.main.iter().chain(self.apart.iter().rev()) {
             match chain.look(chain.head, span, self.size) {
                 Look::Missing(_) => {}

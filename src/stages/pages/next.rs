@@ -140,7 +140,12 @@ impl<S: Stage<Block> + 'static> Pages<S> {
                         drop(known);
                         let last = last.unwrap_or_default();
                         going.moved = Some(paging.counting.window(last, going.window.size));
-                        self.next(route, ask, going, now)
+                        let next = self.next(route, ask, going, now);
+                        // What is asked for may show that the list goes on by now, and where its last page is.
+                        if matches!(next, Next::Ask { .. }) {
+                            going.moved = None;
+                        }
+                        next
                     }
                     // The upstream's own word, at a window that is past its end too.
                     _ => {
