@@ -223,8 +223,12 @@ impl<S: Stage<Block> + 'static> Pages<S> {
                 let answered = asked.position > 0 && route.beliefs().has_answered();
                 match &going.collection {
                     Some(collection) if answered => {
-                        windows::stops(route, collection, asked, entry, self.given.clock.now());
-                        Outcome::Known
+                        let (is_new, now) = (!answer.cache.is_from_memory(), self.given.clock.now());
+                        if windows::stops(route, collection, (asked, is_new), entry, now) || is_new {
+                            return Outcome::Known;
+                        }
+                        self.given.store.forget(&question.key, entry);
+                        Outcome::Outlived
                     }
                     _ => Outcome::Useless(Forwarded::Refused, answer),
                 }

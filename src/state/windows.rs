@@ -102,12 +102,19 @@ pub fn take(
     used.then_some(collection)
 }
 
-/// Nothing lies at what was `asked`, as the error in `shown` says.
-pub fn stops(route: &PagedRoute, collection: &Collection, asked: Asked, shown: &Arc<Entry>, now: Moment) {
+/// Nothing lies at what was `asked`, as the error in `shown` says; `is_new` is as with [`take`]. Whether that is of use.
+pub fn stops(
+    route: &PagedRoute,
+    collection: &Collection,
+    (asked, is_new): (Asked, bool),
+    shown: &Arc<Entry>,
+    now: Moment,
+) -> bool {
     let mut known = collection.known();
-    let taken = known.book.stops(asked, shown, PastEnd::Refused, &mut route.beliefs(), now);
+    let taken = known.book.stops((asked, is_new), shown, PastEnd::Refused, &mut route.beliefs(), now);
     known.changed();
     route.note(&taken);
+    taken.used
 }
 
 /// Answers with the window cut out of what was `seen` of it. `None`: it cannot be told what stands around it.

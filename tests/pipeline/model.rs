@@ -439,3 +439,21 @@ fn a_window_that_the_upstream_may_cut_is_not_put_together_from_two_answers() {
     let ops = [Op::Step { who: 1, size: 1 }, Op::Arrive(1), ask(1, 7)];
     run(Kind::Arrivals, (PastEnd::Empty, Oversize::Clamp(6)), 7, &ops).unwrap();
 }
+
+#[test]
+fn a_block_of_arrivals_is_not_taken_for_the_last_page_by_who_has_seen_that_once() {
+    let ask = |page, size| Op::Ask { page, size, head: false };
+    let step = Op::Step { who: 0, size: 1 };
+    let begun =
+        [ask(1, 1), Op::Arrive(1), Op::Arrive(1), step.clone(), Op::Arrive(4), Op::Pass(32), ask(1, 1)];
+    let walked = [Op::Arrive(10), Op::Pass(19), step.clone(), step];
+    run(Kind::Arrivals, (PastEnd::LastPage, Oversize::Unlimited), 5, &[&begun[..], &walked].concat())
+        .unwrap();
+}
+
+#[test]
+fn what_was_empty_before_the_items_before_it_came_is_no_end() {
+    let ask = |page, size| Op::Ask { page, size, head: false };
+    let ops = [ask(1, 1), ask(8, 10), Op::Append(16), ask(1, 12), Op::Append(8), ask(6, 12)];
+    run(Kind::Appends, (PastEnd::Empty, Oversize::Unlimited), 47, &ops).unwrap();
+}

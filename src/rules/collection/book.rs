@@ -83,14 +83,13 @@ impl Book {
         beliefs.saw_link(held.is_linked(), held.leads());
         beliefs.saw_members(&held.seen);
         if len == 0 && held.asked.position > 0 {
-            return self.stops(held.asked, &held.entry, PastEnd::Empty, beliefs, now);
+            return self.stops((held.asked, is_new), &held.entry, PastEnd::Empty, beliefs, now);
         }
         let doubt = self.doubt.take_if(|doubt| doubt.block == block);
         if len > 0 && held.asked.position > 0 && self.is_last_again(held, id) {
-            // As many new items as a block has would show the same: the next block tells.
-            let known = beliefs.past_end() == Some(PastEnd::Again);
-            if known || doubt.is_some_and(|doubt| matches!(doubt.about, About::Repeated(_))) {
-                return self.stops(held.asked, &held.entry, PastEnd::Again, beliefs, now);
+            // As many new items as a block has would show the same, whatever lies past an end: the next block tells.
+            if doubt.is_some_and(|doubt| matches!(doubt.about, About::Repeated(_))) {
+                return self.stops((held.asked, is_new), &held.entry, PastEnd::Again, beliefs, now);
             }
             let chain = self.main.as_ref().and_then(|chain| Some((chain.serial, chain.last_place()?)));
             self.doubt = chain.map(|(serial, place)| Doubt {
@@ -187,15 +186,19 @@ impl Book {
         used
     }
 
-    /// The upstream has nothing at what was `asked`: it answered as is its `habit` past the end.
+    /// The upstream has nothing at what was `asked`: it answered as is its `habit` past the end. `is_new` is as with
+    /// [`Book::take`].
     pub fn stops(
         &mut self,
-        asked: Asked,
+        (asked, is_new): (Asked, bool),
         shown: &Arc<Entry>,
         habit: PastEnd,
         beliefs: &mut Beliefs,
         now: Moment,
     ) -> Taken {
+        if !is_new && self.main.iter().chain(&self.apart).any(|chain| chain.outlived(asked, shown)) {
+            return Taken::default();
+        }
         // Of an empty list the last page is as empty as what lies past its end.
         let tells = habit != PastEnd::Empty || self.has_items();
         let learned = tells.then(|| beliefs.ends_with(habit)).flatten();
