@@ -11,7 +11,7 @@ use tower_layer::Layer;
 
 use super::Stage;
 use crate::model::cache_status::{CacheStatus, Stale, Why};
-use crate::model::exchange::{Answer, Ask, Block, Content, Demand, Question, Timing};
+use crate::model::exchange::{Answer, Ask, Block, Content, Demand, Question, Timing, Window};
 use crate::model::fault::Called;
 use crate::model::{Body, Fault, Moment};
 use crate::rules::beliefs::PastEnd;
@@ -25,6 +25,9 @@ use crate::state::paged::{Forwarded, PagedRoute};
 use crate::state::store::Store;
 use crate::state::tasks::Tasks;
 use crate::state::windows::{self, Going};
+
+/// How many pages further down than was known the end of a newer list is looked for.
+const MOST_FURTHER: u32 = 4;
 
 mod next;
 
@@ -258,16 +261,31 @@ impl<S: Stage<Block> + 'static> Pages<S> {
     ) -> Result<Answer, Fault> {
         route.meters.forwarded(reason);
         let torn = windows::torn(route, &ask, &going, reason, self.given.clock.now());
-        let window = going.moved.or(ask.question.window);
-        if let Some(moved) = going.moved
-            && let Some(question) = route.paging.reading.with_window(&ask.question, moved)
-        {
-            ask.question = Arc::new(question);
-        }
+        let mut window = going.moved.or(ask.question.window);
         if route.forwarding.sent(&ask.headers, &header::ACCEPT_ENCODING).is_none() {
             ask.headers.remove(header::ACCEPT_ENCODING);
         }
-        let mut answer = self.below.call(ask.into()).await?;
+        // Whoever reads an older list is past its end; where the newest one has items, theirs is further down.
+        let reads_older = going.moved.is_some() || going.course.is_some_and(|course| course.walk.is_some());
+        let refused = route.beliefs().past_end() == Some(PastEnd::Refused);
+        let mut further =
+            if reason == Forwarded::PastEnd && reads_older && refused { MOST_FURTHER } else { 0 };
+        let mut answer = loop {
+            let asking = match window.filter(|window| ask.question.window != Some(*window)) {
+                Some(moved) => route.paging.reading.with_window(&ask.question, moved),
+                None => None,
+            };
+            let asking = asking.map_or_else(|| ask.question.clone(), Arc::new);
+            let answer = self.below.call(with_question(&ask, asking).into()).await?;
+            if further == 0 || !answer.status().is_success() {
+                break answer;
+            }
+            further -= 1;
+            let counting = &route.paging.counting;
+            window = window.and_then(|Window { page, size }| {
+                Some(counting.window(counting.span(Window { page, size })?.end, size))
+            });
+        };
         answer.timing.wait += going.timing.wait;
         if let (Content::Held(entry, _), Some(window)) = (&answer.content, window) {
             let now = self.given.clock.now();
@@ -320,16 +338,22 @@ fn in_place_of(fetched: &Result<Answer, Fault>, over: Duration, reason: Stale) -
 fn block_ask(route: &PagedRoute, ask: &Ask, (block, size): (u64, u64)) -> Option<Box<Ask>> {
     let window = route.paging.counting.window(block.checked_mul(size)?, size);
     let question = route.paging.reading.with_window(&ask.question, window)?;
-    let mut headers = ask.headers.clone();
-    serving::without_conditions(&mut headers);
-    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(CODINGS));
-    Some(Box::new(Ask {
+    let mut asking = with_question(ask, Arc::new(question));
+    asking.method = Method::GET;
+    serving::without_conditions(&mut asking.headers);
+    asking.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(CODINGS));
+    Some(asking)
+}
+
+/// An ask like `ask`, which has no body, for something else.
+fn with_question(ask: &Ask, question: Arc<Question>) -> Box<Ask> {
+    Box::new(Ask {
         client: ask.client,
         route: ask.route,
-        method: Method::GET,
+        method: ask.method.clone(),
         version: ask.version,
-        question: Arc::new(question),
-        headers,
+        question,
+        headers: ask.headers.clone(),
         body: Body::Empty,
         at: ask.at,
         deadline: ask.deadline,
@@ -337,7 +361,7 @@ fn block_ask(route: &PagedRoute, ask: &Ask, (block, size): (u64, u64)) -> Option
         peer: ask.peer,
         interim: ask.interim.clone(),
         walk: None,
-    }))
+    })
 }
 
 /// The window cut out of what was seen of it; where that cannot be, the upstream is asked.

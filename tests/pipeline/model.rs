@@ -457,3 +457,11 @@ fn what_was_empty_before_the_items_before_it_came_is_no_end() {
     let ops = [ask(1, 1), ask(8, 10), Op::Append(16), ask(1, 12), Op::Append(8), ask(6, 12)];
     run(Kind::Appends, (PastEnd::Empty, Oversize::Unlimited), 47, &ops).unwrap();
 }
+
+#[test]
+fn past_the_end_of_an_older_list_is_past_the_end_of_the_newest() {
+    let step = |who, size| Op::Step { who, size };
+    let ask = Op::Ask { page: 2, size: 13, head: false };
+    let ops = [step(0, 1), Op::Arrive(9), step(3, 7), step(3, 1), Op::Arrive(5), step(1, 13), ask];
+    run(Kind::Arrivals, (PastEnd::Status(404), Oversize::Unlimited), 13, &ops).unwrap();
+}
