@@ -1,7 +1,8 @@
 //! Where a newly fetched block stands among the items that were known before it: told by ids, and by nothing else.
 
 use super::chain::{Chain, Run, signed};
-use super::held::Held;
+use super::held::{Asked, Held};
+use crate::model::entry::Entry;
 use crate::rules::slices::Pointer;
 
 /// Where a block's first item stands.
@@ -68,6 +69,14 @@ impl Chain {
             }
         }
         Ok(start)
+    }
+
+    /// Whether the upstream had nothing at what was `asked`, as `shown` says, before the items came that stand just before
+    /// it: how far the list went then says nothing of what follows them.
+    pub(super) fn outlived(&self, asked: Asked, shown: &Entry) -> bool {
+        let place = self.ahead.saturating_add(signed(asked.position));
+        let last = self.runs.last().filter(|last| last.end() == place);
+        last.is_some_and(|last| last.held.entry.arrived >= shown.asked)
     }
 
     /// How many places of `held` at `start` are known, and how many of those hold the same item.

@@ -254,14 +254,6 @@ impl Chain {
         Fit::Joined(0)
     }
 
-    /// Whether the upstream had nothing at what was `asked`, as `shown` says, before the items came that stand just before
-    /// it: how far the list went then says nothing of what follows them.
-    pub fn outlived(&self, asked: Asked, shown: &Entry) -> bool {
-        let place = self.ahead.saturating_add(signed(asked.position));
-        let last = self.runs.last().filter(|last| last.end() == place);
-        last.is_some_and(|last| last.held.entry.arrived >= shown.asked)
-    }
-
     /// What says where the list ends may be an error, or an answer about other items: its age counts, and the rules of
     /// the blocks.
     fn as_old_as(&self, shown: &Arc<Entry>) -> Arc<Entry> {
