@@ -118,8 +118,8 @@ impl Gateway {
         self.admin.local_addr().ok()
     }
 
-    /// Serves until an order ends it; whether everything that had begun was answered in time. What was not never
-    /// is: its connection ends with the runtime.
+    /// Serves until an order ends it; whether everything that had begun was answered in time. What was not is
+    /// never answered: its connection ends with the runtime.
     ///
     /// # Errors
     /// What could not be set up; nothing was served then.

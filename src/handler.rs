@@ -78,9 +78,12 @@ impl<P: Respond + 'static> Handler for Gate<P> {
                     return Poll::Pending;
                 }
                 // A panic is this program's mistake: one request pays for it, counted by its report, and the process lives.
-                match catch_unwind(AssertUnwindSafe(|| response.as_mut().poll(cx))) {
-                    // What came to its end meanwhile may have done so by the program's.
-                    _ if self.is_stopped() => Poll::Pending,
+                let polled = catch_unwind(AssertUnwindSafe(|| response.as_mut().poll(cx)));
+                // What came to its end meanwhile may have done so by the program's.
+                if self.is_stopped() {
+                    return Poll::Pending;
+                }
+                match polled {
                     Ok(polled) => polled,
                     Err(panic) => Poll::Ready(panicked(panic.as_ref(), &id)),
                 }

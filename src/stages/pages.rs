@@ -26,15 +26,15 @@ use crate::state::store::Store;
 use crate::state::tasks::Tasks;
 use crate::state::windows::{self, Going};
 
-/// How many pages further down than was known the end of a newer list is looked for.
-const MOST_FURTHER: u32 = 4;
-
 mod next;
 
 use next::Next;
 
 /// The codings in which a block is asked for.
 const CODINGS: &str = "identity, gzip";
+
+/// How many pages further down than was known the end of a newer list is looked for.
+const MOST_FURTHER: u32 = 4;
 
 /// The layer.
 #[derive(Debug, Clone)]
@@ -270,23 +270,23 @@ impl<S: Stage<Block> + 'static> Pages<S> {
         let refused = route.beliefs().past_end() == Some(PastEnd::Refused);
         let mut further =
             if reason == Forwarded::PastEnd && reads_older && refused { MOST_FURTHER } else { 0 };
+        let mut wait = going.timing.wait;
         let mut answer = loop {
-            let asking = match window.filter(|window| ask.question.window != Some(*window)) {
-                Some(moved) => route.paging.reading.with_window(&ask.question, moved),
-                None => None,
-            };
+            let moved = window.filter(|window| ask.question.window != Some(*window));
+            let asking = moved.and_then(|moved| route.paging.reading.with_window(&ask.question, moved));
             let asking = asking.map_or_else(|| ask.question.clone(), Arc::new);
             let answer = self.below.call(with_question(&ask, asking).into()).await?;
             if further == 0 || !answer.status().is_success() {
                 break answer;
             }
             further -= 1;
+            wait += answer.timing.wait;
             let counting = &route.paging.counting;
             window = window.and_then(|Window { page, size }| {
                 Some(counting.window(counting.span(Window { page, size })?.end, size))
             });
         };
-        answer.timing.wait += going.timing.wait;
+        answer.timing.wait += wait;
         if let (Content::Held(entry, _), Some(window)) = (&answer.content, window) {
             let now = self.given.clock.now();
             let known = going.collection.as_deref().map(|held| (held, &going.span));
