@@ -11,6 +11,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use super::body::Body;
 use super::cache_status::CacheStatus;
 use super::entry::Entry;
+use super::fields::Told;
 use super::moment::Moment;
 
 /// What a client gets when nothing went wrong at the gate: an upstream's own error is an answer too.
@@ -29,8 +30,23 @@ pub struct Answer {
 pub enum Content {
     /// A response that is all here and may be shared, of this age.
     Held(Arc<Entry>, Duration),
+    /// A window of a collection, cut from what is held of that.
+    Sliced(Box<Sliced>),
     /// A response that is nobody else's.
     Passed(Box<Passed>),
+}
+
+/// A window of a collection that is all here.
+#[derive(Debug)]
+pub struct Sliced {
+    /// Its status and fields. What is told to its client alone has its place among them, and no value.
+    pub like: Arc<Entry>,
+    /// How old it is.
+    pub age: Duration,
+    /// Its items, and what stands around them.
+    pub body: Body,
+    /// What is told to its client alone.
+    pub told: Told,
 }
 
 /// A response that is passed on as it comes.
@@ -56,6 +72,22 @@ pub struct Timing {
 }
 
 impl Content {
+    /// The same as a response that is nobody else's.
+    pub fn into_passed(self, cache: CacheStatus) -> Box<Passed> {
+        let (entry, age, body, told) = match self {
+            Self::Passed(passed) => return passed,
+            Self::Sliced(sliced) => (sliced.like, sliced.age, sliced.body, sliced.told),
+            Self::Held(entry, age) => {
+                let body = Body::Full(entry.body.clone());
+                (entry, age, body, Told::default())
+            }
+        };
+        let mut headers = entry.fields.to_map(9);
+        told.write(&mut headers);
+        push_age(&mut headers, age, cache);
+        Box::new(Passed { status: entry.status, headers, body, arrived: entry.arrived })
+    }
+
     /// What one client gets of an entry of this age: a status, fields and a body made for it.
     pub fn cut(
         entry: &Entry,
@@ -63,9 +95,7 @@ impl Content {
         cache: CacheStatus,
         (status, mut headers, body): (StatusCode, HeaderMap, Bytes),
     ) -> Self {
-        if cache.is_from_memory() || age >= Duration::from_secs(1) {
-            headers.insert(header::AGE, age.as_secs().into());
-        }
+        push_age(&mut headers, age, cache);
         Self::Passed(Box::new(Passed { status, headers, body: body.into(), arrived: entry.arrived }))
     }
 }
@@ -73,15 +103,10 @@ impl Content {
 impl Answer {
     /// The same, with one more field for this client alone.
     #[must_use]
-    pub fn with_field(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        if let Content::Held(entry, age) = &self.content {
-            let parts = (entry.status, entry.fields.to_map(9), entry.body.clone());
-            self.content = Content::cut(entry, *age, self.cache, parts);
-        }
-        if let Content::Passed(passed) = &mut self.content {
-            passed.headers.append(name, value);
-        }
-        self
+    pub fn with_field(self, name: HeaderName, value: HeaderValue) -> Self {
+        let mut passed = self.content.into_passed(self.cache);
+        passed.headers.append(name, value);
+        Self { content: Content::Passed(passed), ..self }
     }
 
     /// The gate's own answer.
@@ -103,7 +128,16 @@ impl Answer {
     pub fn status(&self) -> StatusCode {
         match &self.content {
             Content::Held(entry, _) => entry.status,
+            Content::Sliced(sliced) => sliced.like.status,
             Content::Passed(passed) => passed.status,
         }
+    }
+}
+
+/// "The presence of an Age header field implies that the response was not generated or validated by the origin server for
+/// this request" (RFC 9111 §5.1).
+fn push_age(headers: &mut HeaderMap, age: Duration, cache: CacheStatus) {
+    if cache.is_from_memory() || age >= Duration::from_secs(1) {
+        headers.insert(header::AGE, age.as_secs().into());
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use http::header::{HeaderMap, HeaderValue};
 use http::{Method, Uri, Version};
 
-pub use super::answer::{Answer, Content, Passed, Timing};
+pub use super::answer::{Answer, Content, Passed, Sliced, Timing};
 use super::body::Body;
 use super::cache_status::Why;
 use super::entry::Entry;
@@ -105,6 +105,19 @@ pub struct Question {
     pub window: Option<Window>,
     /// The collection: the key of all its windows alike.
     pub collection: Option<Key>,
+    /// What it was read from, where that is to be known again.
+    pub spelling: Option<Spelling>,
+}
+
+/// How a question was put.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Spelling {
+    /// Path and query as they came.
+    pub target: Box<str>,
+    /// Which route.
+    pub route: RouteId,
+    /// Nothing was ignored, defaulted or clamped that strictness would refuse.
+    pub exact: bool,
 }
 
 /// What understanding changed of a request's parameters.

@@ -26,23 +26,31 @@ impl<const N: usize> Short<N> {
     }
 
     /// Adds `number` in decimal, with zeros in front up to `width` digits.
-    pub fn push_decimal(&mut self, number: u64, width: usize) {
-        let digits = number.checked_ilog10().map_or(0, |log| log as usize + 1);
-        self.push_digits(number, digits.max(width), |number| (b'0' + (number % 10) as u8, number / 10));
+    pub fn push_decimal(&mut self, mut number: u64, width: usize) {
+        let digits = number.checked_ilog10().map_or(1, |log| log as usize + 1);
+        for digit in self.room(digits.max(width)).into_iter().flatten().rev() {
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
     }
 
-    /// Adds `number` in hexadecimal, with zeros in front up to `width` digits.
+    /// Adds `number` in hexadecimal, with zeros in front up to `width` digits, sixteen at most.
     pub fn push_hex(&mut self, number: u64, width: usize) {
         let digits = (u64::BITS - number.leading_zeros()).div_ceil(4) as usize;
-        let last = |number| (b"0123456789abcdef"[(number & 15) as usize], number >> 4);
-        self.push_digits(number, digits.max(width), last);
+        let digits = digits.max(width).clamp(1, 16);
+        let mut all = [0; 16];
+        all[..8].copy_from_slice(&hex(number >> 32));
+        all[8..].copy_from_slice(&hex(number));
+        if let Some(room) = self.room(digits) {
+            room.copy_from_slice(&all[16 - digits..]);
+        }
     }
 
-    /// Adds so many digits of `number`, one at least; `last` takes the last one off.
+    /// Adds what `other` holds.
     #[inline]
-    fn push_digits(&mut self, mut number: u64, digits: usize, last: impl Fn(u64) -> (u8, u64)) {
-        for digit in self.room(digits.max(1)).into_iter().flatten().rev() {
-            (*digit, number) = last(number);
+    pub fn push_short<const M: usize>(&mut self, other: &Short<M>) {
+        if let Some(room) = self.room(other.len) {
+            room.copy_from_slice(other.as_bytes());
         }
     }
 
@@ -63,6 +71,18 @@ impl<const N: usize> Short<N> {
         self.len += bytes;
         Some(room)
     }
+}
+
+/// The last eight hexadecimal digits of `number`, all at once: each half byte is spread to a byte of its own.
+fn hex(number: u64) -> [u8; 8] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let spread = number & 0xffff_ffff;
+    let spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;
+    let spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
+    let spread = (spread | spread << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // One where the digit is a letter: those stand further up than the tenth digit would.
+    let letters = ((spread + 6 * ONES) >> 4) & ONES;
+    (spread + u64::from(b'0') * ONES + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
 }
 
 impl<const N: usize> Default for Short<N> {

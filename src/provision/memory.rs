@@ -83,6 +83,7 @@ pub(super) fn paged(plan: &Plan, route: &RoutePlan, lasting: &Lasting) -> Option
         patience: patience(plan, route),
         max_entry_bytes: plan.cache.max_entry_bytes,
         beliefs: beliefs(plan, route, lasting)?,
+        shapes: lasting.store.shapes().clone(),
         meters: PagesMeters::new(&lasting.metrics, &route.name, size),
     })
 }

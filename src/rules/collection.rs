@@ -30,5 +30,5 @@ pub use chain::{Chain, Fit, How, Restart};
 pub use cut::{Cut, Paging};
 pub use held::{Asked, Held};
 pub use sight::Sight;
-pub use step::{Course, Fallback, Step, Wish, answered, course, next_step};
+pub use step::{Course, Fallback, Step, Wish, answered, course, left_of, next_step};
 pub use view::{Freshness, Judged, Look, Part, View};

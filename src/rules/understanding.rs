@@ -88,6 +88,7 @@ impl Reading {
             changes: self.changes(understood.as_ref()),
             collection: window.and_then(|_| self.collection(&target)),
             window,
+            spelling: None,
         };
         (question, understood)
     }
@@ -102,6 +103,7 @@ impl Reading {
             changes: None,
             window: Some(window),
             collection: question.collection.clone(),
+            spelling: None,
         })
     }
 

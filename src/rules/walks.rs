@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use http::header::{HeaderName, HeaderValue};
+use http::header::HeaderValue;
 
 use crate::model::exchange::{ClientId, RouteId};
 use crate::model::key::Key;
@@ -23,8 +23,6 @@ use crate::rules::slices::address::WALK;
 /// New for every process: tokens of another one open nothing.
 static SEAL: LazyLock<hash::RandomState> = LazyLock::new(hash::RandomState::new);
 
-/// The field that names a walk: on answers its token and state, on requests the token.
-pub const FIELD: HeaderName = HeaderName::from_static("tollgate-walk");
 /// The longest token that is looked at: whatever is longer is none of ours.
 const LONGEST: usize = 64;
 
@@ -123,17 +121,25 @@ impl Walk {
     }
 
     fn seal(&self, owner: &Owner<'_>) -> u64 {
-        let walk = (self.generation.serial, self.back(), self.opened);
-        SEAL.hash_one((owner.client, owner.route, owner.collection.hash_word(), walk))
+        let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+        // One run of bytes, of which a hasher makes short work.
+        SEAL.hash_one([
+            owner.collection.hash_word(),
+            pair(owner.client.0.into(), owner.route.0.into()),
+            pair(self.generation.serial, self.back()),
+            self.opened.into(),
+        ])
     }
 }
 
-/// `target` without the parameter that names a walk, and the token it gave; `None` without such a parameter. Of several
-/// the last counts.
-pub fn taken_from(target: &str) -> Option<(String, HeaderValue)> {
-    let (path, query) = target.split_once('?').filter(|(_, query)| query.contains(WALK))?;
+/// The target of `path` and `query` without the parameter that names a walk, and the token it gave; `None` without such a
+/// parameter. Of several the last counts.
+pub fn taken_from(path: &str, query: &str) -> Option<(String, HeaderValue)> {
+    if !query.contains(WALK) {
+        return None;
+    }
     let token = |pair: &str| pair.strip_prefix(WALK)?.strip_prefix('=').map(str::to_owned);
-    let (mut rest, mut found) = (String::with_capacity(target.len()), None);
+    let (mut rest, mut found) = (String::with_capacity(path.len() + 1 + query.len()), None);
     rest.push_str(path);
     let mut gap = '?';
     for pair in query.split('&') {
@@ -150,7 +156,7 @@ pub fn taken_from(target: &str) -> Option<(String, HeaderValue)> {
     Some((rest, HeaderValue::try_from(found?).unwrap_or(HeaderValue::from_static("?"))))
 }
 
-/// The token in the value of [`FIELD`], which may carry more.
+/// The token in the value of [`WALK`](crate::model::fields::WALK), which may carry more.
 pub fn token_in(value: &HeaderValue) -> &[u8] {
     let value = value.as_bytes();
     let token = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
@@ -312,10 +318,12 @@ mod tests {
             ("/a?tollgate_walk=x&c&tollgate_walk=y", "/a?c", "y"),
         ] {
             let expected = (without.to_owned(), HeaderValue::from_static(token));
-            assert_eq!(taken_from(target), Some(expected), "{target}");
+            let (path, query) = target.split_once('?').expect("has a query");
+            assert_eq!(taken_from(path, query), Some(expected), "{target}");
         }
         for target in ["/a", "/a?tollgate_walks=1", "/tollgate_walk=1?b", "/a?b=tollgate_walk=1"] {
-            assert_eq!(taken_from(target), None, "{target}");
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            assert_eq!(taken_from(path, query), None, "{target}");
         }
         assert_eq!(token_in(&HeaderValue::from_static("abc;state=pinned")), b"abc");
     }

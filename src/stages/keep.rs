@@ -135,7 +135,7 @@ impl<S: Stage<Call>> Keep<S> {
             Answer { content: Content::Held(part, age), cache, timing } => ranges::combined(held, &part)
                 .filter(|made| made.part.is_none())
                 .map(|made| Answer { content: Content::Held(Arc::new(made), age), cache, timing }),
-            Answer { content: Content::Passed(_), .. } => None,
+            _ => None,
         };
         if let Some(answer) = made {
             return Ok(answer);

@@ -16,8 +16,8 @@ use tower_layer::Layer;
 use super::Stage;
 use crate::model::body::{Body, BodyError};
 use crate::model::cache_status::CacheStatus;
-use crate::model::exchange::{Answer, Arrival, Content, Passed, RequestId, Timing};
-use crate::model::fields::{CACHE_STATUS, Delivery, REQUEST_ID, SERVER_TIMING, UNDERSTOOD};
+use crate::model::exchange::{Answer, Arrival, Content, Passed, RequestId, Sliced, Timing};
+use crate::model::fields::{CACHE_STATUS, Delivery, REQUEST_ID, SERVER_TIMING, Told, UNDERSTOOD};
 use crate::model::{Fault, Short};
 
 mod report;
@@ -104,20 +104,16 @@ fn answered(answer: Answer, total: Duration, id: &RequestId) -> (StatusCode, Hea
     let (status, mut headers, body) = match content {
         // The way of nearly every answer.
         Content::Held(entry, age) if cache.is_from_memory() => {
-            let headers = entry.fields.to_answer(delivery(age, cache, (total, timing), id));
+            let headers = entry.fields.to_answer(delivery(age, cache, (total, timing), id), Told::default());
             return (entry.status, headers, Body::Full(entry.body.clone()));
         }
-        Content::Held(entry, age) => {
-            let mut headers = entry.fields.to_map(8);
-            // "The presence of an Age header field implies that the response was not generated or validated by the
-            // origin server for this request" (RFC 9111 §5.1).
-            if age >= Duration::from_secs(1) {
-                headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
-            }
-            (entry.status, headers, Body::Full(entry.body.clone()))
+        Content::Sliced(sliced) if cache.is_from_memory() => {
+            let Sliced { like, age, body, told } = *sliced;
+            let headers = like.fields.to_answer(delivery(age, cache, (total, timing), id), told);
+            return (like.status, headers, body);
         }
-        Content::Passed(passed) => {
-            let Passed { status, headers, body, .. } = *passed;
+        content => {
+            let Passed { status, headers, body, .. } = *content.into_passed(cache);
             (status, headers, body)
         }
     };

@@ -13,12 +13,13 @@ use super::Stage;
 use crate::model::cache_status::{CacheStatus, Stale, Why};
 use crate::model::exchange::{Answer, Ask, Block, Content, Demand, Question, Timing, Window};
 use crate::model::fault::Called;
+use crate::model::fields::WALK;
 use crate::model::{Body, Fault, Moment};
 use crate::rules::beliefs::PastEnd;
 use crate::rules::collection::{Asked, Fallback, View};
 use crate::rules::failing::{FAILURE_SPEAKS_FOR, allowance, failure, speaks_for_others};
 use crate::rules::serving::{self, Wishes};
-use crate::rules::walks::{self, Generation, Standing};
+use crate::rules::walks::{Generation, Standing};
 use crate::state::clock::Clock;
 use crate::state::collections::{Known, SHUNNED_FOR};
 use crate::state::paged::{Forwarded, PagedRoute};
@@ -240,7 +241,7 @@ impl<S: Stage<Block> + 'static> Pages<S> {
                 Outcome::Useless(Forwarded::Refused, answer)
             }
             // What speaks of credentials speaks of every window.
-            content if !is_success(content) => Outcome::Answer(answer),
+            _ if !answer.status().is_success() => Outcome::Answer(answer),
             // What is not kept cannot be cut.
             _ => {
                 if let Some(collection) = &going.collection {
@@ -295,7 +296,7 @@ impl<S: Stage<Block> + 'static> Pages<S> {
         Ok(match torn {
             Some(token) if answer.status().is_success() => {
                 route.meters.walk(Standing::Torn);
-                answer.with_field(walks::FIELD, token)
+                answer.with_field(WALK, token)
             }
             _ => answer,
         })
@@ -305,13 +306,6 @@ impl<S: Stage<Block> + 'static> Pages<S> {
 /// Whether an answer refuses what was asked, and not who asks or how often.
 fn is_refusal(status: StatusCode) -> bool {
     status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 407 | 408 | 429)
-}
-
-fn is_success(content: &Content) -> bool {
-    match content {
-        Content::Held(entry, _) => entry.status.is_success(),
-        Content::Passed(passed) => passed.status.is_success(),
-    }
 }
 
 /// How long over its lifetime a fallback is, if it may serve for `reason`.

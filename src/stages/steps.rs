@@ -9,7 +9,8 @@ use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Uri};
 
 use super::{Decide, Next};
-use crate::model::exchange::{Answer, Arrival, Ask, ClientId, Known, Question, RouteId, Routed};
+use crate::model::exchange::{Answer, Arrival, Ask, ClientId, Known, Question, RouteId, Routed, Spelling};
+use crate::model::fields::{WALK, named};
 use crate::model::{Body, Fault, FaultKind};
 use crate::rules::forwarded::{self, Network};
 use crate::rules::identity::{Clients, Sender};
@@ -246,14 +247,14 @@ impl Decide<Routed> for Understand {
 
 /// The token of the walk that a request goes on with: from its query, which is then without it, or else from its field.
 fn walk(uri: &mut Uri, headers: &HeaderMap) -> Option<HeaderValue> {
-    let taken = uri.path_and_query().map(PathAndQuery::as_str).and_then(walks::taken_from);
+    let taken = uri.query().and_then(|query| walks::taken_from(uri.path(), query));
     if let Some((target, token)) = taken
         && let Ok(without) = Uri::try_from(target)
     {
         *uri = without;
         return Some(token);
     }
-    headers.get(walks::FIELD).cloned()
+    named(headers, WALK).next().cloned()
 }
 
 impl Understand {
@@ -268,7 +269,7 @@ impl Understand {
         if let Some(question) = self.remembered.find(route, target, strict) {
             return Ok(question);
         }
-        let (question, understood) = lens.reading.read(uri.path(), uri.query().unwrap_or_default());
+        let (mut question, understood) = lens.reading.read(uri.path(), uri.query().unwrap_or_default());
         if let (Some(understood), Some(params)) = (&understood, &lens.reading.params) {
             let refusal = match strict {
                 true => understood.strict_refusal(params),
@@ -278,8 +279,9 @@ impl Understand {
                 return Err(not_understood(&refusal, params));
             }
         }
+        question.spelling = Some(Spelling { target: target.into(), route, exact: strict });
         let question = Arc::new(question);
-        self.remembered.keep(route, target, &question, strict);
+        self.remembered.keep(&question);
         Ok(question)
     }
 }

@@ -127,8 +127,11 @@ impl Store {
         key: &Key,
         sent: impl Fn(&HeaderName) -> Option<Cow<'a, [u8]>>,
     ) -> Option<Arc<Collection>> {
-        let kept = self.cache.get(key)?;
-        kept.collections().iter().find(|held| vary::selects(&held.like, &sent)).cloned()
+        match self.cache.get(key)? {
+            // Handed on rather than counted once more.
+            Kept::Collection(held) => vary::selects(&held.like, &sent).then_some(held),
+            kept => kept.collections().iter().find(|held| vary::selects(&held.like, &sent)).cloned(),
+        }
     }
 
     /// The collection under `key` whose answers vary as `entry`'s do, which is an answer of it; a new one, in blocks of
@@ -146,7 +149,7 @@ impl Store {
             self.list(&new);
             found = Some(new.clone());
             let others = held.iter().take(MOST_VARIANTS - 1).cloned();
-            Op::Put(Kept::Collections(Arc::new(std::iter::once(new).chain(others).collect())))
+            Kept::of_collections(std::iter::once(new).chain(others)).map_or(Op::Nop, Op::Put)
         });
         found.unwrap_or_else(|| Arc::new(Collection::new(entry, size)))
     }
@@ -163,8 +166,8 @@ impl Store {
             return;
         }
         self.cache.entry(key.clone()).and_compute_with(|held| match held.map(moka::Entry::into_value) {
-            Some(Kept::Collections(held)) if held.iter().any(|held| Arc::ptr_eq(held, collection)) => {
-                Op::Put(Kept::Collections(held))
+            Some(kept) if kept.collections().iter().any(|held| Arc::ptr_eq(held, collection)) => {
+                Op::Put(kept)
             }
             _ => Op::Nop,
         });

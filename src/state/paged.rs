@@ -13,6 +13,7 @@ use prometheus::{IntCounter, IntGauge};
 
 use super::collections::Collection;
 use super::metrics::Metrics;
+use super::shapes::Shapes;
 use crate::model::Fields;
 use crate::model::cache_status::CacheStatus;
 use crate::model::entry::Entry;
@@ -41,6 +42,8 @@ pub struct PagedRoute {
     pub max_entry_bytes: usize,
     /// What is believed of its upstream.
     pub beliefs: Arc<Mutex<Beliefs>>,
+    /// What the fields of windows have in common with others.
+    pub shapes: Arc<Shapes>,
     /// What is counted.
     pub meters: PagesMeters,
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arc_swap::ArcSwapOption;
 use foldhash::fast::RandomState;
 
-use crate::model::exchange::{Changes, Question, RouteId};
+use crate::model::exchange::{Changes, Question, RouteId, Spelling};
 
 /// There is a pair of places for so many bytes of entries, and how many that are at least and at most.
 const BYTES_A_PAIR: u64 = 4 << 10;
@@ -36,34 +36,8 @@ pub struct Remembered {
     hand: AtomicUsize,
 }
 
-/// Two places that lie side by side in memory, where either may hold a spelling of the same hash.
-type Pair = [ArcSwapOption<Spelling>; 2];
-
-/// One spelling of a question.
-struct Spelling {
-    route: RouteId,
-    target: Box<str>,
-    question: Arc<Question>,
-    /// Nothing was ignored, defaulted or clamped that strictness would refuse.
-    exact: bool,
-}
-
-impl Spelling {
-    fn is(&self, route: RouteId, target: &str) -> bool {
-        self.route == route && *self.target == *target
-    }
-
-    /// How many bytes it keeps, its question's included.
-    fn size(&self) -> usize {
-        let Question { key, changes, collection, .. } = &*self.question;
-        let changes = changes.as_ref().map_or(0, |changes| {
-            let Changes { told, counted } = &**changes;
-            size_of::<Changes>() + told.as_ref().map_or(0, |told| told.len()) + size_of_val(&**counted)
-        });
-        let collection = collection.as_ref().map_or(0, |key| key.size());
-        size_of::<Self>() + self.target.len() + size_of::<Question>() + key.size() + changes + collection
-    }
-}
+/// Two places that lie side by side in memory, where either may hold a spelling of the same hash, and what it was read as.
+type Pair = [ArcSwapOption<Question>; 2];
 
 impl Remembered {
     /// Room for the spellings of questions whose entries keep at most `max_bytes`.
@@ -83,23 +57,25 @@ impl Remembered {
     /// understood under strictness.
     pub fn find(&self, route: RouteId, target: &str, strict: bool) -> Option<Arc<Question>> {
         self.pair(route, target)?.iter().find_map(|place| {
-            let spelling = place.load();
-            let spelling = spelling.as_ref().filter(|held| held.is(route, target))?;
-            (spelling.exact || !strict).then(|| spelling.question.clone())
+            let held = place.load();
+            let held = held.as_ref().filter(|held| is_spelt(held, route, target))?;
+            let exact = held.spelling.as_ref().is_some_and(|spelling| spelling.exact);
+            (exact || !strict).then(|| held.clone())
         })
     }
 
-    /// Remembers that `target` on `route` is `question`; `exact`: that strictness had nothing to refuse.
-    pub fn keep(&self, route: RouteId, target: &str, question: &Arc<Question>, exact: bool) {
-        let spelling = Spelling { route, target: target.into(), question: question.clone(), exact };
-        let size = spelling.size();
-        let Some(pair) = self.pair(route, target).filter(|_| size <= MOST_BYTES) else { return };
+    /// Remembers what `question`, which knows its spelling, was read from.
+    pub fn keep(&self, question: &Arc<Question>) {
+        let Some(Spelling { target, route, .. }) = &question.spelling else { return };
+        let size = size(question);
+        let Some(pair) = self.pair(*route, target).filter(|_| size <= MOST_BYTES) else { return };
         // Its own place before an empty one, and that before another's.
-        let own = pair.iter().find(|place| place.load().as_ref().is_some_and(|held| held.is(route, target)));
+        let is_own = |held: &Arc<Question>| is_spelt(held, *route, target);
+        let own = pair.iter().find(|place| place.load().as_ref().is_some_and(is_own));
         let place = own.or_else(|| pair.iter().find(|place| place.load().is_none()));
         // Counted before it can be found and replaced.
         self.bytes.fetch_add(size, Ordering::Relaxed);
-        self.put(place.unwrap_or(&pair[0]), Some(Arc::new(spelling)));
+        self.put(place.unwrap_or(&pair[0]), Some(question.clone()));
         for _ in 0..self.pairs.len() {
             if self.bytes.load(Ordering::Relaxed) <= self.most {
                 break;
@@ -109,10 +85,10 @@ impl Remembered {
         }
     }
 
-    /// Puts a spelling, or nothing, in place of whatever stands there.
-    fn put(&self, place: &ArcSwapOption<Spelling>, spelling: Option<Arc<Spelling>>) {
-        if let Some(held) = place.swap(spelling) {
-            self.bytes.fetch_sub(held.size(), Ordering::Relaxed);
+    /// Puts a question, or nothing, in place of whatever stands there.
+    fn put(&self, place: &ArcSwapOption<Question>, question: Option<Arc<Question>>) {
+        if let Some(held) = place.swap(question) {
+            self.bytes.fetch_sub(size(&held), Ordering::Relaxed);
         }
     }
 
@@ -123,6 +99,23 @@ impl Remembered {
         let at = hasher.finish() % self.pairs.len() as u64;
         self.pairs.get(usize::try_from(at).ok()?)
     }
+}
+
+/// Whether `target` on `route` is how `question` was put.
+fn is_spelt(question: &Question, route: RouteId, target: &str) -> bool {
+    question.spelling.as_ref().is_some_and(|held| held.route == route && *held.target == *target)
+}
+
+/// How many bytes `question` keeps.
+fn size(question: &Question) -> usize {
+    let Question { key, changes, collection, spelling, window: _ } = question;
+    let changes = changes.as_ref().map_or(0, |changes| {
+        let Changes { told, counted } = &**changes;
+        size_of::<Changes>() + told.as_ref().map_or(0, |told| told.len()) + size_of_val(&**counted)
+    });
+    let collection = collection.as_ref().map_or(0, |key| key.size());
+    let target = spelling.as_ref().map_or(0, |spelling| spelling.target.len());
+    2 * size_of::<usize>() + size_of::<Question>() + key.size() + changes + collection + target
 }
 
 impl fmt::Debug for Remembered {
@@ -137,25 +130,26 @@ mod tests {
     use super::*;
     use crate::model::key::Key;
 
-    fn question(target: &str) -> Arc<Question> {
+    fn question(route: u16, target: &str, exact: bool) -> Arc<Question> {
         Arc::new(Question {
             key: Key::from_parts([target.as_bytes()]),
             changes: None,
             window: None,
             collection: None,
+            spelling: Some(Spelling { target: target.into(), route: RouteId(route), exact }),
         })
     }
 
     #[test]
     fn a_spelling_is_found_on_its_route_and_by_whom_it_suits() {
-        let (remembered, one) = (Remembered::new(0), question("/a?b=1"));
+        let remembered = Remembered::new(0);
         assert!(remembered.find(RouteId(0), "/a?B=1", false).is_none());
-        remembered.keep(RouteId(0), "/a?B=1", &one, false);
+        remembered.keep(&question(0, "/a?B=1", false));
         let found = |route, target, strict| remembered.find(RouteId(route), target, strict).is_some();
         assert!(found(0, "/a?B=1", false));
         assert!(!found(0, "/a?B=1", true), "nobody has looked whether strictness would refuse it");
         assert!(!found(1, "/a?B=1", false) && !found(0, "/a?b=1", false));
-        remembered.keep(RouteId(0), "/a?B=1", &one, true);
+        remembered.keep(&question(0, "/a?B=1", true));
         assert!(found(0, "/a?B=1", true) && found(0, "/a?B=1", false));
     }
 
@@ -166,20 +160,20 @@ mod tests {
         remembered.pairs = Box::new([Pair::default()]);
         let found = |remembered: &Remembered, target| remembered.find(RouteId(0), target, false).is_some();
         for target in ["/a", "/b", "/b", "/a"] {
-            remembered.keep(RouteId(0), target, &question(target), true);
+            remembered.keep(&question(0, target, true));
         }
         assert!(found(&remembered, "/a") && found(&remembered, "/b"));
-        remembered.keep(RouteId(0), "/c", &question("/c"), true);
+        remembered.keep(&question(0, "/c", true));
         assert!(found(&remembered, "/c") && (found(&remembered, "/a") ^ found(&remembered, "/b")));
 
         let remembered = Remembered { most: 10_000, ..Remembered::new(0) };
         let targets: Vec<String> = (0..1000).map(|at| format!("/{at}")).collect();
         for target in &targets {
-            remembered.keep(RouteId(0), target, &question(target), true);
+            remembered.keep(&question(0, target, true));
             assert!(remembered.bytes.load(Ordering::Relaxed) <= remembered.most);
         }
-        let spellings = remembered.pairs.iter().flatten().filter_map(|place| place.load_full());
-        let held: Vec<usize> = spellings.map(|spelling| spelling.size()).collect();
+        let questions = remembered.pairs.iter().flatten().filter_map(|place| place.load_full());
+        let held: Vec<usize> = questions.map(|question| size(&question)).collect();
         assert_eq!(held.iter().sum::<usize>(), remembered.bytes.load(Ordering::Relaxed));
         assert!(held.len() > 10, "{} are held", held.len());
     }
@@ -187,7 +181,7 @@ mod tests {
     #[test]
     fn what_is_long_is_not_kept() {
         let (remembered, target) = (Remembered::new(0), "x".repeat(MOST_BYTES));
-        remembered.keep(RouteId(0), &target, &question("/"), true);
+        remembered.keep(&question(0, &target, true));
         assert!(remembered.find(RouteId(0), &target, false).is_none());
     }
 }

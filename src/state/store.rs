@@ -51,16 +51,28 @@ pub(super) enum Kept {
     Answer(Arc<Entry>),
     /// Every variant of an answer, the newest first.
     Answers(Arc<Vec<Arc<Entry>>>),
+    /// What is known of a collection in its only variant.
+    Collection(Arc<Collection>),
     /// What is known of a collection, for every variant of it.
     Collections(Arc<Vec<Arc<Collection>>>),
 }
 
 impl Kept {
-    /// These variants of an answer.
-    fn of(newest: Arc<Entry>, others: Vec<Arc<Entry>>) -> Self {
-        match others.is_empty() {
-            true => Self::Answer(newest),
-            false => Self::Answers(Arc::new(std::iter::once(newest).chain(others).collect())),
+    /// These variants of an answer, if there are any.
+    fn of_answers(variants: impl Iterator<Item = Arc<Entry>>) -> Option<Self> {
+        let mut variants: Vec<_> = variants.collect();
+        match variants.len() {
+            0 | 1 => variants.pop().map(Self::Answer),
+            _ => Some(Self::Answers(Arc::new(variants))),
+        }
+    }
+
+    /// These variants of a collection, if there are any.
+    pub(super) fn of_collections(variants: impl Iterator<Item = Arc<Collection>>) -> Option<Self> {
+        let mut variants: Vec<_> = variants.collect();
+        match variants.len() {
+            0 | 1 => variants.pop().map(Self::Collection),
+            _ => Some(Self::Collections(Arc::new(variants))),
         }
     }
 
@@ -69,7 +81,7 @@ impl Kept {
         match self {
             Self::Answer(answer) => std::slice::from_ref(answer),
             Self::Answers(answers) => answers,
-            Self::Collections(_) => &[],
+            Self::Collection(_) | Self::Collections(_) => &[],
         }
     }
 
@@ -77,6 +89,7 @@ impl Kept {
     pub(super) fn collections(&self) -> &[Arc<Collection>] {
         match self {
             Self::Answer(_) | Self::Answers(_) => &[],
+            Self::Collection(collection) => std::slice::from_ref(collection),
             Self::Collections(collections) => collections,
         }
     }
@@ -171,6 +184,11 @@ impl Store {
         parts.cloned().collect()
     }
 
+    /// What entries have in common.
+    pub fn shapes(&self) -> &Arc<Shapes> {
+        &self.shapes
+    }
+
     /// Packs the fields of an entry to be kept, and shares with others what it has in common with them.
     pub fn packed(&self, fields: &HeaderMap, selectors: Selectors) -> (Fields, Selectors) {
         (self.shapes.share(Fields::from_map(fields)), self.shapes.share_selectors(selectors))
@@ -190,7 +208,8 @@ impl Store {
             let held = held.map(moka::Entry::into_value);
             let others = held.iter().flat_map(Kept::answers);
             let others = others.filter(|held| !replaces(entry, held, sent)).take(MOST_VARIANTS - 1);
-            Kept::of(entry.clone(), others.cloned().collect())
+            let variants = std::iter::once(entry).chain(others).cloned();
+            Kept::of_answers(variants).unwrap_or_else(|| Kept::Answer(entry.clone()))
         });
         // Whoever erased it between the look and the insertion may have looked before it stood there.
         if is_erased() {
@@ -235,14 +254,13 @@ impl Store {
                 Some(held @ (Kept::Answer(_) | Kept::Answers(_))) => {
                     let held = held.answers();
                     gone = held.iter().filter(|entry| !keep(entry)).count();
-                    let mut left = held.iter().filter(|entry| keep(entry)).cloned();
-                    left.next().map(|newest| Kept::of(newest, left.collect()))
+                    Kept::of_answers(held.iter().filter(|entry| keep(entry)).cloned())
                 }
-                Some(Kept::Collections(held)) => {
+                Some(held @ (Kept::Collection(_) | Kept::Collections(_))) => {
                     let (left, ended): (Vec<_>, Vec<_>) =
-                        held.iter().cloned().partition(|held| keep_collection(held));
+                        held.collections().iter().cloned().partition(|held| keep_collection(held));
                     gone = ended.iter().map(|held| held.blocks().max(1)).sum();
-                    (!left.is_empty()).then(|| Kept::Collections(left.into()))
+                    Kept::of_collections(left.into_iter())
                 }
             };
             match left {

@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use http::header::{self, HeaderValue};
+use bytes::Bytes;
+use http::header::HeaderValue;
 use http::{HeaderMap, StatusCode};
 
 use super::collections::{Collection, Known, SHUNNED_FOR};
@@ -11,14 +12,14 @@ use super::paged::{Forwarded, PagedRoute};
 use super::store::Store;
 use crate::model::cache_status::{CacheStatus, Why};
 use crate::model::entry::Entry;
-use crate::model::exchange::{Answer, Ask, Content, Passed, Timing, Window};
-use crate::model::fields::UNDERSTOOD;
-use crate::model::{Body, Key, Moment, Short};
+use crate::model::exchange::{Answer, Ask, Content, Sliced, Timing, Window};
+use crate::model::fields::{Told, UNDERSTOOD};
+use crate::model::{Key, Moment, Short};
 use crate::rules::beliefs::PastEnd;
 use crate::rules::collection::{self, Asked, Course, Cut, View, Wish};
 use crate::rules::serving::Wishes;
 use crate::rules::validators::{self, Conditions};
-use crate::rules::walks::{self, Generation, Owner, Standing, Walk};
+use crate::rules::walks::{Generation, Owner, Standing, Walk};
 
 /// A request for a window, on its way.
 #[derive(Debug)]
@@ -126,12 +127,7 @@ pub fn answered(
     status: CacheStatus,
     now: Moment,
 ) -> Option<Answer> {
-    let key = ask.question.collection.as_ref()?;
-    let course = going.course.unwrap_or(Course { walk: None, standing: Standing::Pinned });
-    let walk = course.walk.unwrap_or_else(|| Walk::begun(generation, now));
-    let owner = Owner { client: ask.client, route: ask.route, collection: key };
-    let token = walk.token(&owner);
-    let text = std::str::from_utf8(token.as_bytes()).ok();
+    let (course, walk, owner) = walked((ask, going), generation, now)?;
     let (from, size) = (going.span.start, going.window.size);
     let cut = match known.find_cut(generation, from, size) {
         Some(cut) => cut.clone(),
@@ -140,14 +136,58 @@ pub fn answered(
                 let beliefs = route.beliefs();
                 (beliefs.links(), beliefs.members())
             };
-            let target = (ask.question.target(), text);
-            let cut = Arc::new(route.paging.cut(view, going.window, target, (links, &seen))?);
+            let token = walk.token(&owner);
+            let target = (ask.question.target(), std::str::from_utf8(token.as_bytes()).ok());
+            let share = |fields| route.shapes.share(fields);
+            let cut = Arc::new(route.paging.cut(view, going.window, target, (links, &seen), share)?);
             if !route.paging.names_addresses() {
                 known.keep_cut(generation, from, size, &cut);
             }
             cut
         }
     };
+    Some(given(route, (ask, going), known, (&cut, (course, walk, owner)), status, now))
+}
+
+/// Answers with the window as it was cut before, where that is fresh.
+pub fn as_cut_before(
+    route: &PagedRoute,
+    (ask, going): (&Ask, &Going),
+    known: &mut Known,
+    wish: &Wish<'_>,
+) -> Option<Answer> {
+    let course = going.course.as_ref()?;
+    let generation = match course.walk {
+        Some(walk) => Some(walk.generation).filter(|generation| known.book.holds(*generation)),
+        None => known.book.newest(),
+    }?;
+    let cut = known.find_cut(generation, going.span.start, going.window.size)?.clone();
+    let left = collection::left_of(&cut, &route.paging, wish, course)?;
+    let walked = walked((ask, going), generation, wish.now)?;
+    Some(given(route, (ask, going), known, (&cut, walked), CacheStatus::sliced(left), wish.now))
+}
+
+/// The walk that an answer of `generation` belongs to, or begins, how that was found, and whose it is.
+fn walked<'a>(
+    (ask, going): (&'a Ask, &Going),
+    generation: Generation,
+    now: Moment,
+) -> Option<(Course, Walk, Owner<'a>)> {
+    let collection = ask.question.collection.as_ref()?;
+    let course = going.course.unwrap_or(Course { walk: None, standing: Standing::Pinned });
+    let walk = course.walk.unwrap_or_else(|| Walk::begun(generation, now));
+    Some((course, walk, Owner { client: ask.client, route: ask.route, collection }))
+}
+
+/// The answer with `cut`, a window of this walk.
+fn given(
+    route: &PagedRoute,
+    (ask, going): (&Ask, &Going),
+    known: &mut Known,
+    (cut, (course, walk, owner)): (&Cut, (Course, Walk, Owner<'_>)),
+    status: CacheStatus,
+    now: Moment,
+) -> Answer {
     let wish = wish((ask, going), owner, now);
     collection::answered(&mut known.guesses, &route.paging, &wish, (course, walk), cut.place.more);
     route.meters.answered(course.standing, cut.view.parts.len());
@@ -158,17 +198,20 @@ pub fn answered(
         }
         _ => status,
     };
-    let link = cut.links.as_ref().zip(text).and_then(|(links, token)| links.value(token));
-    let answer = answer(&cut, going, status, (named(&token, course.standing), link), now);
+    let token = walk.token(&owner);
+    let link = cut.links.as_ref().and_then(|links| links.value(token.as_bytes()));
+    let told = Told { walk: Some(named(&token, course.standing).into_value("?")), link };
+    let answer =
+        Answer { content: content(cut, going, status, told, now), cache: status, timing: going.timing };
+    let size = going.window.size;
     let asked = ask.question.window.map_or(size, |window| window.size);
-    let told = if size < asked { route.paging.reading.capped(asked) } else { None };
-    Some(match told {
+    match if size < asked { route.paging.reading.capped(asked) } else { None } {
         Some(told) => {
             route.meters.capped.inc();
             answer.with_field(UNDERSTOOD, told)
         }
         None => answer,
-    })
+    }
 }
 
 /// What is said of its walk to a page of it that is forwarded as it was asked, for `reason`: it may be of another state of
@@ -205,44 +248,26 @@ fn wish<'a>((ask, going): (&'a Ask, &'a Going), owner: Owner<'a>, now: Moment) -
 }
 
 /// `TOKEN;state=…`
-fn named(token: &Short<40>, standing: Standing) -> Short<80> {
+fn named(token: &Short<40>, standing: Standing) -> Short<64> {
     let mut named = Short::new();
-    if let Ok(token) = std::str::from_utf8(token.as_bytes()) {
-        named.push(token);
-        named.push(";state=");
-        named.push(standing.as_str());
-    }
+    named.push_short(token);
+    named.push(";state=");
+    named.push(standing.as_str());
     named
 }
 
-/// The answer with `cut`, or what its conditions make of it.
-fn answer(
-    cut: &Cut,
-    going: &Going,
-    status: CacheStatus,
-    (walk, link): (Short<80>, Option<HeaderValue>),
-    now: Moment,
-) -> Answer {
-    let wishes = &going.wishes.conditions;
-    let (code, mut headers, body) = match judge(wishes, &cut.entry) {
-        Conditions::NotModified => {
-            (StatusCode::NOT_MODIFIED, validators::of_not_modified(&cut.entry), Body::Empty)
+/// The window as it was cut, or what the request's conditions make of it.
+fn content(cut: &Cut, going: &Going, status: CacheStatus, told: Told, now: Moment) -> Content {
+    let (entry, age) = (&cut.entry, cut.entry.age(now));
+    let (code, mut headers) = match judge(&going.wishes.conditions, entry) {
+        Conditions::Hold => {
+            return Content::Sliced(Box::new(Sliced { like: entry.clone(), age, body: cut.body(), told }));
         }
-        Conditions::Failed => {
-            (StatusCode::PRECONDITION_FAILED, validators::of_not_modified(&cut.entry), Body::Empty)
-        }
-        Conditions::Hold => (cut.entry.status, cut.entry.fields.to_map(9), cut.body()),
+        Conditions::NotModified => (StatusCode::NOT_MODIFIED, validators::of_not_modified(entry)),
+        Conditions::Failed => (StatusCode::PRECONDITION_FAILED, validators::of_failed(entry)),
     };
-    let age = cut.entry.age(now);
-    if status.is_from_memory() || age.as_secs() >= 1 {
-        headers.insert(header::AGE, age.as_secs().into());
-    }
-    headers.insert(walks::FIELD, walk.into_value("?"));
-    if let Some(link) = link {
-        headers.insert(header::LINK, link);
-    }
-    let passed = Passed { status: code, headers, body, arrived: cut.entry.arrived };
-    Answer { content: Content::Passed(Box::new(passed)), cache: status, timing: going.timing }
+    told.write(&mut headers);
+    Content::cut(entry, age, status, (code, headers, Bytes::new()))
 }
 
 /// What a request's conditions come to. A window's fields have no date to be compared with, so no clock is needed.

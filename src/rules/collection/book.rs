@@ -32,6 +32,8 @@ pub struct Book {
     /// Chains that were contradicted, with when that was: walks read what is known of them.
     pub(super) past: Vec<(Chain, Moment)>,
     pub(super) doubt: Option<Doubt>,
+    /// How often a look joined what stood apart.
+    pub(super) joined: u32,
     serials: u32,
 }
 
@@ -51,7 +53,7 @@ pub struct Taken {
 impl Book {
     /// Nothing yet, in blocks of `size` items.
     pub fn new(size: u64) -> Self {
-        Self { size, main: None, apart: Vec::new(), past: Vec::new(), doubt: None, serials: 0 }
+        Self { size, main: None, apart: Vec::new(), past: Vec::new(), doubt: None, joined: 0, serials: 0 }
     }
 
     /// How many items blocks have.
@@ -344,6 +346,16 @@ impl Book {
     pub fn holds(&self, generation: Generation) -> bool {
         let past = || self.past.iter().any(|(chain, _)| chain.serial == generation.serial);
         self.chain(generation.serial).is_some() || past()
+    }
+
+    /// The newest generation, where the head was seen.
+    pub fn newest(&self) -> Option<Generation> {
+        self.main.as_ref().map(Chain::newest_generation)
+    }
+
+    /// How often a look has joined what stood apart: what was cut before may say less than is known by now.
+    pub fn joined(&self) -> u32 {
+        self.joined
     }
 
     pub(super) fn chain(&self, serial: u32) -> Option<&Chain> {

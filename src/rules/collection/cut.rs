@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderName};
+use http::header::{self, HeaderName, HeaderValue};
 
 use super::view::View;
 use crate::model::entry::Entry;
 use crate::model::exchange::Window;
+use crate::model::fields::WALK;
 use crate::model::{Body, Fields};
 use crate::rules::reuse::Policy;
 use crate::rules::slices::{Address, Counting, Links, Place, Role, Run, Seen, Shape, compose, tag};
@@ -45,9 +46,9 @@ pub struct Paging {
 #[derive(Debug)]
 pub struct Cut {
     /// Status, fields and age of the answer; its body is in the pieces.
-    pub entry: Entry,
-    /// The body, in order.
-    pieces: Vec<Bytes>,
+    pub entry: Arc<Entry>,
+    /// The body, in order, no piece of it empty.
+    pieces: Arc<[Bytes]>,
     /// The windows around it, where the upstream's own answer would have a `Link`, as far as is known.
     pub links: Option<Links>,
     /// Where it stands.
@@ -73,14 +74,15 @@ const OF_THE_WHOLE: [HeaderName; 11] = [
 
 impl Paging {
     /// Cuts `window` out of `view`; `walk` is the token that addresses in it carry, `links`: whether the upstream may have
-    /// them in a `Link`, `seen`: what it was seen to put around items. `None` where a declared member needs
-    /// to know what is not known.
+    /// them in a `Link`, `seen`: what it was seen to put around items, `share`: packs fields with those of others. `None`
+    /// where a declared member needs to know what is not known.
     pub fn cut(
         &self,
         view: View,
         window: Window,
         (target, walk): (&str, Option<&str>),
         (links, seen): (bool, &Seen),
+        share: impl FnOnce(Fields) -> Fields,
     ) -> Option<Cut> {
         let place = Place {
             counting: self.counting,
@@ -95,7 +97,7 @@ impl Paging {
             .map(|part| Run { block: &part.held.block, items: part.items.clone() })
             .collect();
         let (oldest, like) = (view.oldest().clone(), view.like().clone());
-        let (pieces, tag) = self.at(target, walk, |address| {
+        let (mut pieces, tag) = self.at(target, walk, |address| {
             let pieces = compose(&self.shape, &view.frame.block, &runs, &place, address, seen)?;
             Some((pieces, tag(&self.shape, &view.frame.block, &runs, &place, address, seen)))
         })??;
@@ -107,13 +109,19 @@ impl Paging {
             fields.insert(name, value);
         }
         fields.insert(header::ETAG, tag);
-        let parts = (like.status, Fields::from_map(&fields), Bytes::new());
-        let entry = Entry::new(parts, oldest.arrived, oldest.initial_age, like.facts, like.selectors.clone());
         drop(runs);
         let leads = place.prev().is_some() || place.next().is_some();
         let linked = view.frame.is_linked() || (links && leads);
         let links = if linked { self.at(target, None, |address| address.links(&place)) } else { None };
-        Some(Cut { entry, pieces, links, place, view })
+        // What each client is told has its place already, so that an answer hashes no name.
+        fields.insert(WALK, HeaderValue::from_static(""));
+        if links.is_some() {
+            fields.insert(header::LINK, HeaderValue::from_static(""));
+        }
+        let parts = (like.status, share(Fields::from_map(&fields)), Bytes::new());
+        let entry = Entry::new(parts, oldest.arrived, oldest.initial_age, like.facts, like.selectors.clone());
+        pieces.retain(|piece| !piece.is_empty());
+        Some(Cut { entry: Arc::new(entry), pieces: pieces.into(), links, place, view })
     }
 
     /// Whether bodies name addresses, which differ from walk to walk.
@@ -140,6 +148,7 @@ impl Cut {
     /// How many bytes it keeps beside its blocks.
     pub fn size(&self) -> usize {
         size_of::<Arc<Self>>()
+            + 4 * size_of::<usize>()
             + size_of::<Self>()
             + self.entry.size()
             + self.links.as_ref().map_or(0, Links::size)

@@ -135,6 +135,8 @@ impl Book {
         let chain = self.main.iter_mut().chain(&mut self.apart).find(|chain| chain.serial == serial);
         // What stands apart was trusted to hold what was asked for.
         let how = How { ends: false, trusted: true, new: false };
-        chain.is_some_and(|chain| matches!(chain.admit(&held, how, id), Fit::Joined(_)))
+        let joins = chain.is_some_and(|chain| matches!(chain.admit(&held, how, id), Fit::Joined(_)));
+        self.joined = self.joined.wrapping_add(joins.into());
+        joins
     }
 }

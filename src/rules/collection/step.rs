@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::book::Book;
-use super::cut::Paging;
+use super::cut::{Cut, Paging};
 use super::held::Asked;
 use super::sight::Sight;
 use super::view::{Freshness, Judged, Look, View};
@@ -139,16 +139,7 @@ pub fn next_step(book: &mut Book, paging: &Paging, wish: &Wish<'_>, course: &mut
         Sight::Gone => return Step::Ended,
     };
     let (Look::Whole(view) | Look::Behind(view)) = look else { return Step::Ended };
-    let by = Freshness {
-        edges: &paging.edges,
-        settled: &paging.settled,
-        asked: wish.directives,
-        honoured: wish.honoured,
-        now: wish.now,
-        grace: course.walk.map_or(Duration::ZERO, |walk| walk.lasts(wish.now)),
-        since: wish.since,
-    };
-    let judged = view.judge(&by);
+    let judged = view.judge(&freshness(paging, wish, course));
     if let Some(judged) = &judged
         && let Verdict::Fetch { over, if_error, if_unreachable } = judged.verdict
         // Of a chain that ended nothing newer can be had.
@@ -165,6 +156,31 @@ pub fn next_step(book: &mut Book, paging: &Paging, wish: &Wish<'_>, course: &mut
         return Step::Behind { generation, view, judged };
     }
     Step::Answer { view, generation, judged }
+}
+
+/// How much freshness is left of a window that was cut before, for `wish` on its `course`; `None` where it is not fresh, or
+/// past the end. Cuts are kept for as long as a book stays as it is, so that a look would find the same.
+pub fn left_of(cut: &Cut, paging: &Paging, wish: &Wish<'_>, course: &Course) -> Option<Duration> {
+    if cut.view.parts.is_empty() {
+        return None;
+    }
+    match cut.view.worst(&freshness(paging, wish, course))? {
+        (Verdict::Fresh { left }, _) => Some(left),
+        _ => None,
+    }
+}
+
+/// How old items may be for `wish`.
+fn freshness<'a>(paging: &'a Paging, wish: &Wish<'a>, course: &Course) -> Freshness<'a> {
+    Freshness {
+        edges: &paging.edges,
+        settled: &paging.settled,
+        asked: wish.directives,
+        honoured: wish.honoured,
+        now: wish.now,
+        grace: course.walk.map_or(Duration::ZERO, |walk| walk.lasts(wish.now)),
+        since: wish.since,
+    }
 }
 
 /// What a block has to be newer than to be of use, and the answer that a 304 would confirm.

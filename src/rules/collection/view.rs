@@ -84,6 +84,9 @@ pub struct Judged {
     pub held: Option<Arc<Held>>,
 }
 
+/// What a view rests on: an answer, the place to ask at for a newer one, and the block if it is one.
+type Rest<'a> = (&'a Arc<Entry>, i64, Option<&'a Arc<Held>>);
+
 impl Chain {
     /// What is known of `span`, as positions of the generation that begins at `head`. `strict`: how many items from the
     /// head on must be as fresh as the first block.
@@ -149,6 +152,12 @@ impl View {
 
     /// What may be done with it, judged by its worst block; `None` for a view of nothing.
     pub fn judge(&self, by: &Freshness<'_>) -> Option<Judged> {
+        let (verdict, (entry, place, held)) = self.worst(by)?;
+        Some(Judged { verdict, entry: entry.clone(), place, held: held.cloned() })
+    }
+
+    /// The worst of what it rests on: what may be done with that, the answer, its place, and the block if it is one.
+    pub(super) fn worst(&self, by: &Freshness<'_>) -> Option<(Verdict, Rest<'_>)> {
         let last = self.end.as_ref().map(|(_, place)| *place);
         let blocks = self.parts.iter().map(|part| {
             let ends = last == Some(part.place.saturating_add(signed(part.items.len() as u64)));
@@ -159,14 +168,11 @@ impl View {
         let begins = self.parts.first().is_some_and(|part| part.place < self.strict);
         let policy = if begins { by.edges } else { by.settled };
         let end = end.chain(self.outdated.iter().map(|(shown, place)| (shown, *place, None, policy)));
-        let mut worst: Option<Judged> = None;
-        for (entry, place, held, policy) in blocks.chain(end) {
-            let verdict = judge(policy, entry, by);
-            if worst.as_ref().is_none_or(|worst| rank(&verdict) > rank(&worst.verdict)) {
-                worst = Some(Judged { verdict, entry: entry.clone(), place, held: held.cloned() });
-            }
-        }
-        worst
+        let judged = blocks.chain(end);
+        let judged =
+            judged.map(|(entry, place, held, policy)| (judge(policy, entry, by), (entry, place, held)));
+        // Of equals the first.
+        judged.reduce(|worst, next| if rank(&next.0) > rank(&worst.0) { next } else { worst })
     }
 
     /// The oldest answer that it rests on.

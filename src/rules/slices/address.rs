@@ -71,10 +71,10 @@ pub struct Links(Box<[Box<str>]>);
 
 impl Links {
     /// The field's value, with the token of a walk in every address.
-    pub fn value(&self, token: &str) -> Option<HeaderValue> {
+    pub fn value(&self, token: &[u8]) -> Option<HeaderValue> {
         let mut value = Vec::with_capacity(self.size() + self.0.len() * token.len());
         for (place, piece) in self.0.iter().enumerate() {
-            value.extend_from_slice(if place > 0 { token.as_bytes() } else { b"" });
+            value.extend_from_slice(if place > 0 { token } else { b"" });
             value.extend_from_slice(piece.as_bytes());
         }
         HeaderValue::from_maybe_shared(Bytes::from(value)).ok()
@@ -165,7 +165,7 @@ mod tests {
             (place(2, None, true), vec![to(1, "first"), to(1, "prev"), to(3, "next")]),
             (place(3, Some(50), false), vec![to(1, "first"), to(2, "prev"), to(3, "last")]),
         ] {
-            let link = address.links(&place).value("t0k").expect("is a field");
+            let link = address.links(&place).value(b"t0k").expect("is a field");
             assert_eq!(link.to_str().expect("is text"), relations.join(", "));
         }
     }

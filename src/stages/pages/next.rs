@@ -83,7 +83,7 @@ impl<S: Stage<Block> + 'static> Pages<S> {
         if going.course.is_none() {
             going.course = collection::course(&known.guesses, paging, &wish);
         }
-        let Some(course) = &mut going.course else {
+        let Some(mut course) = going.course else {
             return walk_ended(route);
         };
         if let (Some(walk), Standing::Pinned) = (course.walk, course.standing)
@@ -102,7 +102,16 @@ impl<S: Stage<Block> + 'static> Pages<S> {
         if known.shunned_until > now {
             return Next::Forward(Forwarded::Unsliceable);
         }
-        match collection::next_step(&mut known.book, paging, &wish, course) {
+        if let Some(answer) = windows::as_cut_before(route, (ask, going), &mut known, &wish) {
+            return Next::Answer(answer);
+        }
+        let joined = known.book.joined();
+        let step = collection::next_step(&mut known.book, paging, &wish, &mut course);
+        going.course = Some(course);
+        if known.book.joined() != joined {
+            known.changed();
+        }
+        match step {
             Step::Ended => walk_ended(route),
             Step::Ask { block, newer, partly, fallback } => {
                 going.partly |= partly;
