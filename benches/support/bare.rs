@@ -9,6 +9,7 @@
 //! bare --per-core N PORT …    N threads with a runtime and a listening socket each, in place of one runtime over all
 //! bare PORT HOST:PORT TARGET… the answers that HOST:PORT gives to these targets now: bytes and header lines alike
 //! bare PORT --proxy HOST:PORT what HOST:PORT answers to each request, over connections that are kept
+//! bare PORT --held N          `/messages?per_page=1&page=1` to N, made once and held in a hash map: the least a cache can be
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -20,6 +21,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -58,18 +60,22 @@ fn main() {
     let per_core = arguments
         .next_if(|word| word == "--per-core")
         .map(|_| arguments.next().and_then(|count| count.parse().ok()).expect("--per-core N"));
-    let usage = "bare PORT [HOST:PORT TARGET… | --proxy HOST:PORT]";
+    let usage = "bare PORT [HOST:PORT TARGET… | --proxy HOST:PORT | --held N]";
     let port: u16 = arguments.next().expect(usage).parse().expect("PORT");
     let origin = arguments.next();
     if origin.as_deref() == Some("--proxy") {
         return run(per_core, port, passed_on(arguments.next().expect(usage).parse().expect("HOST:PORT")));
+    }
+    if origin.as_deref() == Some("--held") {
+        let count = arguments.next().and_then(|count| count.parse().ok()).expect("--held N");
+        return run(per_core, port, held(count));
     }
     let pages: HashMap<String, Page> = match origin {
         None => HashMap::new(),
         Some(origin) => arguments.map(|target| (target.clone(), copied(&origin, &target))).collect(),
     };
     let pages = Arc::new(pages);
-    run(per_core, port, move |request| std::future::ready(Ok::<_, Infallible>(answered(&pages, &request))));
+    run(per_core, port, move |request| ready(Ok::<_, Infallible>(answered(&pages, &request))));
 }
 
 /// Serves `answer` on one runtime over all cores, or on as many runtimes of one thread each.
@@ -136,6 +142,23 @@ fn answered(pages: &HashMap<String, Page>, request: &Request<Incoming>) -> Respo
         response.headers_mut().remove(header::CONTENT_TYPE);
     }
     response
+}
+
+/// The pages from 1 to `count`, each under its target with a body of its own; their fields are the same.
+fn held(
+    count: usize,
+) -> impl Fn(Request<Incoming>) -> Ready<Result<Response<Full<Bytes>>, Infallible>> + Clone {
+    let page = |page| made(&format!("/messages?per_page=1&page={page}"));
+    let headers = page(1).headers;
+    let bodies: HashMap<String, Bytes> =
+        (1..=count).map(|at| (format!("/messages?per_page=1&page={at}"), page(at).body)).collect();
+    let bodies = Arc::new(bodies);
+    move |request| {
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        let mut response = Response::new(Full::new(bodies.get(target).cloned().unwrap_or_default()));
+        *response.headers_mut() = headers.clone();
+        ready(Ok(response))
+    }
 }
 
 /// The way to `origin`: hyper's pooled client, as the gate has it, and nothing else.

@@ -73,19 +73,21 @@ pub struct Timing {
 
 impl Content {
     /// The same as a response that is nobody else's.
-    pub fn into_passed(self, cache: CacheStatus) -> Box<Passed> {
+    pub fn into_passed(self, cache: CacheStatus) -> Passed {
         let (entry, age, body, told) = match self {
-            Self::Passed(passed) => return passed,
-            Self::Sliced(sliced) => (sliced.like, sliced.age, sliced.body, sliced.told),
+            Self::Passed(passed) => return *passed,
+            Self::Sliced(sliced) => (sliced.like, sliced.age, sliced.body, Some(sliced.told)),
             Self::Held(entry, age) => {
                 let body = Body::Full(entry.body.clone());
-                (entry, age, body, Told::default())
+                (entry, age, body, None)
             }
         };
         let mut headers = entry.fields.to_map(9);
-        told.write(&mut headers);
+        if let Some(told) = told {
+            told.write(&mut headers);
+        }
         push_age(&mut headers, age, cache);
-        Box::new(Passed { status: entry.status, headers, body, arrived: entry.arrived })
+        Passed { status: entry.status, headers, body, arrived: entry.arrived }
     }
 
     /// What one client gets of an entry of this age: a status, fields and a body made for it.
@@ -106,7 +108,7 @@ impl Answer {
     pub fn with_field(self, name: HeaderName, value: HeaderValue) -> Self {
         let mut passed = self.content.into_passed(self.cache);
         passed.headers.append(name, value);
-        Self { content: Content::Passed(passed), ..self }
+        Self { content: Content::Passed(Box::new(passed)), ..self }
     }
 
     /// The gate's own answer.

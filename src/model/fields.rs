@@ -92,11 +92,11 @@ pub struct Delivery {
     pub request_id: HeaderValue,
 }
 
-/// What a walk adds to the fields of a window. Other answers have nothing of it.
-#[derive(Debug, Default)]
+/// What a walk adds to the fields of a window.
+#[derive(Debug)]
 pub struct Told {
     /// `Tollgate-Walk`
-    pub walk: Option<HeaderValue>,
+    pub walk: HeaderValue,
     /// `Link`, with the walk's token in every address.
     pub link: Option<HeaderValue>,
 }
@@ -113,9 +113,6 @@ struct Delivered {
 enum Place {
     /// The value at this place of the list.
     Held(usize),
-    /// Likewise, unless something is told in its place.
-    Walk(usize),
-    Link(usize),
     Age,
     CacheStatus,
     ServerTiming,
@@ -175,30 +172,21 @@ impl Fields {
     }
 
     /// A new map of these fields and of those that an answer from memory has beside them: `Cache-Status` behind what others
-    /// said there, everything else in its place. What is `told` has its place already.
-    pub fn to_answer(&self, delivery: Delivery, mut told: Told) -> HeaderMap {
+    /// said there, everything else in its place.
+    pub fn to_answer(&self, delivery: Delivery) -> HeaderMap {
         let Delivered { map, places } = self.shape.delivered.get_or_init(|| Delivered::of(&self.shape));
         let mut map = map.clone();
         let Delivery { mut age, mut cache_status, mut server_timing, mut request_id } = delivery;
         let mut own = self.own.iter().peekable();
-        let mut held = |at: &usize, value: &mut HeaderValue| {
-            // What is told of this delivery stands in place of what the entry says there.
-            while own.next_if(|(place, _)| place < at).is_some() {}
-            if let Some((_, range)) = own.next_if(|(place, _)| place == at) {
-                *value = self.own.value(range);
-            }
-        };
         for (value, place) in map.values_mut().zip(places) {
             match place {
-                Place::Held(at) => held(at, value),
-                Place::Walk(at) => match told.walk.take() {
-                    Some(walk) => *value = walk,
-                    None => held(at, value),
-                },
-                Place::Link(at) => match told.link.take() {
-                    Some(link) => *value = link,
-                    None => held(at, value),
-                },
+                Place::Held(at) => {
+                    // What is told of this delivery stands in place of what the entry says there.
+                    while own.next_if(|(place, _)| place < at).is_some() {}
+                    if let Some((_, range)) = own.next_if(|(place, _)| place == at) {
+                        *value = self.own.value(range);
+                    }
+                }
                 Place::Age => std::mem::swap(value, &mut age),
                 Place::CacheStatus => std::mem::swap(value, &mut cache_status),
                 Place::ServerTiming => std::mem::swap(value, &mut server_timing),
@@ -339,11 +327,15 @@ impl Shape {
 }
 
 impl Told {
-    /// Puts it among the fields of an answer.
+    /// Puts it among the fields of an answer, in place of what they say there.
     pub fn write(self, headers: &mut HeaderMap) {
-        let told = [self.walk.map(|walk| (WALK, walk)), self.link.map(|link| (header::LINK, link))];
-        for (name, value) in told.into_iter().flatten() {
-            headers.insert(name, value);
+        let link = self.link.map(|link| (header::LINK, link));
+        for (name, value) in link.into_iter().chain([(WALK, self.walk)]) {
+            // Whoever inserts makes room first, whether it is needed or not.
+            match headers.get_mut(&name) {
+                Some(held) => *held = value,
+                None => _ = headers.insert(name, value),
+            }
         }
     }
 }
@@ -359,12 +351,7 @@ impl Delivered {
             HeaderValue::from(places.len() - 1)
         };
         for (at, name) in names.iter().enumerate() {
-            let held = match name {
-                name if *name == WALK => Place::Walk(at),
-                name if *name == header::LINK => Place::Link(at),
-                _ => Place::Held(at),
-            };
-            map.append(name, place(held));
+            map.append(name, place(Place::Held(at)));
         }
         map.insert(header::AGE, place(Place::Age));
         map.append(CACHE_STATUS, place(Place::CacheStatus));
@@ -374,7 +361,7 @@ impl Delivered {
         for value in map.values_mut() {
             let place = value.to_str().ok().and_then(|at| places.get(at.parse::<usize>().ok()?)).copied();
             let common = match place {
-                Some(Place::Held(at) | Place::Walk(at) | Place::Link(at)) => shape.values.get(at).cloned(),
+                Some(Place::Held(at)) => shape.values.get(at).cloned(),
                 _ => None,
             };
             *value = common.unwrap_or(HeaderValue::from_static(""));
@@ -426,35 +413,30 @@ mod tests {
                 server_timing: HeaderValue::from_static("t"),
                 request_id: HeaderValue::from_static("id"),
             };
-            assert_eq!(fields.to_answer(delivery, Told::default()), expected);
+            assert_eq!(fields.to_answer(delivery), expected);
         }
     }
 
     #[test]
     fn what_a_walk_adds_stands_in_its_place() {
         let told = || Told {
-            walk: Some(HeaderValue::from_static("token")),
+            walk: HeaderValue::from_static("token"),
             link: Some(HeaderValue::from_static("</a>; rel=\"next\"")),
         };
-        let delivery = || Delivery {
-            age: HeaderValue::from_static("1"),
-            cache_status: HeaderValue::from_static("c"),
-            server_timing: HeaderValue::from_static("t"),
-            request_id: HeaderValue::from_static("id"),
-        };
-        let mut map = fields();
+        let mut without = HeaderMap::new();
+        told().write(&mut without);
+        let mut with = fields();
+        with.remove(header::LINK);
         for name in [header::LINK, WALK] {
-            map.insert(name, HeaderValue::from_static(""));
+            with.insert(name, HeaderValue::from_static(""));
         }
-        let alone = Fields::from_map(&map);
-        let shared = alone.clone().shaped(&Arc::new(alone.shape().lent()));
-        for fields in [alone, shared] {
-            let mut expected = fields.to_answer(delivery(), Told::default());
-            assert_eq!(expected[WALK], "");
-            told().write(&mut expected);
-            assert_eq!(fields.to_answer(delivery(), told()), expected);
-            assert_eq!(expected.get_all(header::LINK).iter().count(), 1);
+        let mut answer = Fields::from_map(&with).to_map(0);
+        told().write(&mut answer);
+        for headers in [&without, &answer] {
+            assert_eq!(headers.get_all(WALK).iter().collect::<Vec<_>>(), ["token"]);
+            assert_eq!(headers.get_all(header::LINK).iter().collect::<Vec<_>>(), ["</a>; rel=\"next\""]);
         }
+        assert!(answer.keys().eq(with.keys()));
     }
 
     proptest! {
@@ -483,8 +465,8 @@ mod tests {
             prop_assert!(Arc::ptr_eq(first.shape(), shared.shape()));
             prop_assert_eq!(shared.to_map(0), alone.to_map(0));
             prop_assert_eq!(&alone.to_map(0), &other);
-            let answer = shared.to_answer(delivery(), Told::default());
-            prop_assert_eq!(&answer, &alone.to_answer(delivery(), Told::default()));
+            let answer = shared.to_answer(delivery());
+            prop_assert_eq!(&answer, &alone.to_answer(delivery()));
             prop_assert_eq!(answer.get_all("date").iter().collect::<Vec<_>>(), other.get_all("date").iter().collect::<Vec<_>>());
             for name in other.keys() {
                 let expected: Vec<_> = other.get_all(name).iter().map(HeaderValue::as_bytes).collect();
@@ -495,7 +477,7 @@ mod tests {
             let lent = Arc::new(if lasts { first.shape().lasting() } else { first.shape().lent() });
             let borrowing = alone.clone().shaped(&lent);
             prop_assert!(Arc::ptr_eq(&lent, borrowing.shape()));
-            prop_assert_eq!(&borrowing.to_answer(delivery(), Told::default()), &answer);
+            prop_assert_eq!(&borrowing.to_answer(delivery()), &answer);
             prop_assert_eq!(borrowing.to_map(0), alone.to_map(0));
             for (name, value) in lent.names.iter().zip(&lent.values) {
                 prop_assert!(LENT.contains(name) || value.is_empty());

@@ -17,7 +17,7 @@ use super::Stage;
 use crate::model::body::{Body, BodyError};
 use crate::model::cache_status::CacheStatus;
 use crate::model::exchange::{Answer, Arrival, Content, Passed, RequestId, Sliced, Timing};
-use crate::model::fields::{CACHE_STATUS, Delivery, REQUEST_ID, SERVER_TIMING, Told, UNDERSTOOD};
+use crate::model::fields::{CACHE_STATUS, Delivery, REQUEST_ID, SERVER_TIMING, UNDERSTOOD};
 use crate::model::{Fault, Short};
 
 mod report;
@@ -104,16 +104,17 @@ fn answered(answer: Answer, total: Duration, id: &RequestId) -> (StatusCode, Hea
     let (status, mut headers, body) = match content {
         // The way of nearly every answer.
         Content::Held(entry, age) if cache.is_from_memory() => {
-            let headers = entry.fields.to_answer(delivery(age, cache, (total, timing), id), Told::default());
+            let headers = entry.fields.to_answer(delivery(age, cache, (total, timing), id));
             return (entry.status, headers, Body::Full(entry.body.clone()));
         }
         Content::Sliced(sliced) if cache.is_from_memory() => {
             let Sliced { like, age, body, told } = *sliced;
-            let headers = like.fields.to_answer(delivery(age, cache, (total, timing), id), told);
+            let mut headers = like.fields.to_answer(delivery(age, cache, (total, timing), id));
+            told.write(&mut headers);
             return (like.status, headers, body);
         }
         content => {
-            let Passed { status, headers, body, .. } = *content.into_passed(cache);
+            let Passed { status, headers, body, .. } = content.into_passed(cache);
             (status, headers, body)
         }
     };

@@ -59,21 +59,23 @@ pub(super) enum Kept {
 
 impl Kept {
     /// These variants of an answer, if there are any.
-    fn of_answers(variants: impl Iterator<Item = Arc<Entry>>) -> Option<Self> {
-        let mut variants: Vec<_> = variants.collect();
-        match variants.len() {
-            0 | 1 => variants.pop().map(Self::Answer),
-            _ => Some(Self::Answers(Arc::new(variants))),
-        }
+    fn of_answers(mut variants: impl Iterator<Item = Arc<Entry>>) -> Option<Self> {
+        let newest = variants.next()?;
+        let others: Vec<_> = variants.collect();
+        Some(match others.is_empty() {
+            true => Self::Answer(newest),
+            false => Self::Answers(Arc::new(std::iter::once(newest).chain(others).collect())),
+        })
     }
 
     /// These variants of a collection, if there are any.
-    pub(super) fn of_collections(variants: impl Iterator<Item = Arc<Collection>>) -> Option<Self> {
-        let mut variants: Vec<_> = variants.collect();
-        match variants.len() {
-            0 | 1 => variants.pop().map(Self::Collection),
-            _ => Some(Self::Collections(Arc::new(variants))),
-        }
+    pub(super) fn of_collections(mut variants: impl Iterator<Item = Arc<Collection>>) -> Option<Self> {
+        let newest = variants.next()?;
+        let others: Vec<_> = variants.collect();
+        Some(match others.is_empty() {
+            true => Self::Collection(newest),
+            false => Self::Collections(Arc::new(std::iter::once(newest).chain(others).collect())),
+        })
     }
 
     /// The answers.

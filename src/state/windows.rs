@@ -200,7 +200,7 @@ fn given(
     };
     let token = walk.token(&owner);
     let link = cut.links.as_ref().and_then(|links| links.value(token.as_bytes()));
-    let told = Told { walk: Some(named(&token, course.standing).into_value("?")), link };
+    let told = Told { walk: named(&token, course.standing).into_value("?"), link };
     let answer =
         Answer { content: content(cut, going, status, told, now), cache: status, timing: going.timing };
     let size = going.window.size;
