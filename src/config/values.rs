@@ -173,7 +173,7 @@ pub(super) fn url(item: &Item<'_>) -> Result<Base, Wrong> {
 }
 
 /// Fields that belong to one connection, or that the gate writes itself.
-const OWN_FIELDS: [HeaderName; 14] = [
+static OWN_FIELDS: [HeaderName; 14] = [
     header::CONNECTION,
     header::CONTENT_LENGTH,
     header::EXPECT,

@@ -48,7 +48,7 @@ pub struct Shape {
 
 /// Fields that speak of an API and not of one resource or client: their values alone are lent by one entry to others, and
 /// may stay when it is erased.
-const LENT: [HeaderName; 18] = [
+static LENT: [HeaderName; 18] = [
     header::ACCEPT_RANGES,
     header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
     header::ACCESS_CONTROL_ALLOW_HEADERS,

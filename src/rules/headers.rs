@@ -20,7 +20,7 @@ pub enum ForwardHeaders {
 }
 
 /// Fields that belong to one connection (RFC 9110 §7.6.1) or to its framing, and so are never passed on.
-const HOP_BY_HOP: [HeaderName; 11] = [
+static HOP_BY_HOP: [HeaderName; 11] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -35,7 +35,7 @@ const HOP_BY_HOP: [HeaderName; 11] = [
 ];
 
 /// Fields of an answer that say whether, for how long and for whom it may be kept.
-const OF_REUSE: [HeaderName; 9] = [
+static OF_REUSE: [HeaderName; 9] = [
     header::CACHE_CONTROL,
     targeted::CDN,
     targeted::OWN,
@@ -48,7 +48,7 @@ const OF_REUSE: [HeaderName; 9] = [
 ];
 
 /// Fields of a request that the gate makes itself or answers itself.
-const OURS: [HeaderName; 9] = [
+static OURS: [HeaderName; 9] = [
     header::HOST,
     header::CONTENT_LENGTH,
     header::EXPECT,
@@ -83,21 +83,13 @@ impl Forwarding {
     /// Of a request's fields those that go upstream: allowed by the route and let across.
     pub fn of(&self, headers: &HeaderMap) -> HeaderMap {
         let listed = connection_options(headers);
+        let passes = |name: &HeaderName| match &self.allowed {
+            ForwardHeaders::All => may_cross(name, &listed, &self.credentials),
+            ForwardHeaders::List(names) => names.contains(name) && !listed.contains(name),
+        };
         let mut forwarded = HeaderMap::new();
-        match &self.allowed {
-            ForwardHeaders::All => {
-                let passes = |name: &HeaderName| may_cross(name, &listed, &self.credentials);
-                for (name, value) in headers.iter().filter(|(name, _)| passes(name)) {
-                    forwarded.append(name.clone(), value.clone());
-                }
-            }
-            ForwardHeaders::List(names) => {
-                for name in names.iter().filter(|name| !listed.contains(name)) {
-                    for value in headers.get_all(name) {
-                        forwarded.append(name.clone(), value.clone());
-                    }
-                }
-            }
+        for (name, value) in headers.iter().filter(|(name, _)| passes(name)) {
+            forwarded.append(name.clone(), value.clone());
         }
         forwarded
     }

@@ -40,7 +40,7 @@ impl<'a> Tag<'a> {
 }
 
 /// The conditions of a request that the gate may answer itself, and so takes out of what it asks on everyone's behalf.
-pub const CONDITIONS: [HeaderName; 4] =
+pub static CONDITIONS: [HeaderName; 4] =
     [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE];
 
 /// Puts `entry`'s validators into a request, its entity tag as `If-None-Match` and its date as `If-Modified-Since` (RFC
@@ -64,19 +64,19 @@ pub fn has_validator(headers: &HeaderMap) -> bool {
 }
 
 /// Digests of what one message carries (RFC 9530 §2; RFC 1864): they are wrong of a piece of it, and of several as one.
-const OF_THE_CONTENT: [HeaderName; 2] =
+static OF_THE_CONTENT: [HeaderName; 2] =
     [HeaderName::from_static("content-md5"), HeaderName::from_static("content-digest")];
 
 /// Takes out what is only true of the content as it came.
 pub fn remove_digests(fields: &mut HeaderMap) {
-    for name in OF_THE_CONTENT {
+    for name in &OF_THE_CONTENT {
         fields.remove(name);
     }
 }
 
 /// Fields that a 304 or a HEAD never changes: they describe the body, and that is still the one that is held (RFC 9111
 /// §3.2 excepts what a cache "depends upon" and `Content-Length`).
-const OF_THE_BODY: [HeaderName; 8] = [
+static OF_THE_BODY: [HeaderName; 8] = [
     header::CONTENT_LENGTH,
     header::CONTENT_ENCODING,
     header::CONTENT_RANGE,

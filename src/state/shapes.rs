@@ -19,7 +19,7 @@ const LONGEST: usize = 8 << 10;
 const MOST_LASTING: usize = 256 << 10;
 
 /// What may be selected by without saying who asks.
-const PREFERENCES: [HeaderName; 3] = [header::ACCEPT, header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE];
+static PREFERENCES: [HeaderName; 3] = [header::ACCEPT, header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE];
 
 /// Every list that is shared.
 #[derive(Debug, Default)]

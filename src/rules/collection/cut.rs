@@ -58,7 +58,7 @@ pub struct Cut {
 }
 
 /// Fields that say something of the upstream's own answer which is not so of a part of it.
-const OF_THE_WHOLE: [HeaderName; 11] = [
+static OF_THE_WHOLE: [HeaderName; 11] = [
     header::ETAG,
     header::LAST_MODIFIED,
     header::CONTENT_LENGTH,
