@@ -804,8 +804,16 @@ async fn http2_never_and_always() {
         assert_eq!(gate.get(&format!("/r/a?page={page}"), &[]).await.text(), "[2]");
     }
     assert!(second.requests().iter().all(|asked| asked.connection == 1), "one connection carries them all");
+    // Without it the upstream speaks first, of settings, to a gate that speaks HTTP/1.1: that is no answer, and where it is
+    // heard before the request is sent, no connection to send it on.
     let gate = before(&second.url(), "", None).await;
-    problem(&gate.get("/r/a", &[]).await, 502, "upstream-broken");
+    let refused = gate.get("/r/a", &[]).await;
+    let kind = match refused.json()["upstream_called"] == "no" {
+        true => "upstream-unreachable",
+        false => "upstream-broken",
+    };
+    problem(&refused, 502, kind);
+    assert_eq!(second.requests().len(), 5, "nothing that is HTTP/2 came of it");
 }
 
 /// "The received-protocol … is the version of the message received" (RFC 9110 §7.6.3): the upstream's, whatever the client

@@ -319,8 +319,9 @@ fn fault_of(error: &Error, served: bool) -> Fault {
         None => {}
     }
     match hyper {
-        // The connection was closed before anything was sent on it.
-        Some(error) if error.is_canceled() => Fault::new(FaultKind::UpstreamUnreachable).resendable(),
+        Some(error) if error.is_canceled() => Fault::new(FaultKind::UpstreamUnreachable)
+            .detail("the connection ended before anything was sent on it")
+            .resendable(),
         Some(error) if error.is_incomplete_message() || error.is_closed() || is_reset(error) => {
             let fault = Fault::new(FaultKind::UpstreamBroken).called(Called::Maybe);
             let fault = fault.detail("the connection closed before an answer");

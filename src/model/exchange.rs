@@ -8,6 +8,7 @@
 //! A stage takes one of these and hands on the next, so a stage in the wrong place does not compile. What comes
 //! back is an [`Answer`] or a [`Fault`](super::Fault).
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -110,7 +111,6 @@ pub struct Question {
 }
 
 /// How a question was put.
-#[derive(Debug, PartialEq, Eq)]
 pub struct Spelling {
     /// Path and query as they came.
     pub target: Box<str>,
@@ -299,6 +299,16 @@ pub struct Signed<G> {
     pub why: Why,
     /// Its place; given back when the answer has ended.
     pub grant: G,
+}
+
+impl fmt::Debug for Spelling {
+    /// Without the target: it is a caller's own text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spelling")
+            .field("route", &self.route)
+            .field("exact", &self.exact)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Question {

@@ -158,7 +158,9 @@ impl Store {
     pub fn account(&self, key: &Key, collection: &Arc<Collection>) {
         let size = {
             let mut known = collection.known();
-            known.book.trim(self.most_of_one());
+            if known.book.trim(self.most_of_one()) {
+                known.changed();
+            }
             known.size()
         };
         let before = collection.bytes.swap(size, Ordering::Relaxed);

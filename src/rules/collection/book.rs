@@ -265,8 +265,10 @@ impl Book {
         self.past.retain(|(_, ended)| now.since(*ended) < total);
     }
 
-    /// Forgets until at most `most` bytes are kept: what only walks read, what stands apart, what came first.
-    pub fn trim(&mut self, most: usize) {
+    /// Forgets until at most `most` bytes are kept: what only walks read, what stands apart, what came first. Whether anything
+    /// was forgotten.
+    pub fn trim(&mut self, most: usize) -> bool {
+        let mut trimmed = false;
         while self.bytes() > most {
             let forgot = if !self.past.is_empty() {
                 self.past.remove(0);
@@ -280,7 +282,9 @@ impl Book {
             if !forgot {
                 break;
             }
+            trimmed = true;
         }
+        trimmed
     }
 
     /// How many bytes it keeps.
