@@ -68,7 +68,7 @@ impl Body {
     }
 }
 
-/// The pieces of a body, and how many of them were sent.
+/// The pieces of a body, and how many of them were sent. All stay until the last was.
 pub struct Pieces {
     /// None of them empty.
     all: Arc<[Bytes]>,

@@ -12,7 +12,7 @@ use crate::rules::beliefs::Beliefs;
 use crate::rules::collection::Paging;
 use crate::rules::headers::{ForwardHeaders, Forwarding};
 use crate::stages::cache::CacheRules;
-use crate::state::paged::{PagedRoute, PagesMeters};
+use crate::state::paged::{PagedRoute, PagesMeters, RouteNumber};
 
 /// When a route's answers are reused.
 pub(super) fn cache_rules(plan: &Plan, route: &RoutePlan) -> CacheRules {
@@ -65,6 +65,7 @@ pub(super) fn paged(plan: &Plan, route: &RoutePlan, lasting: &Lasting) -> Option
     settled.ttl = pages.settled_ttl.or(settled.ttl);
     let size = route.params.as_ref()?.param(pages.size)?.name.as_str();
     Some(PagedRoute {
+        number: RouteNumber::new(),
         paging: Paging {
             reading: reading(plan, route),
             counting: pages.counting,

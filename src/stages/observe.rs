@@ -73,6 +73,7 @@ impl<S: Stage<Box<Arrival>> + 'static> Respond for Observe<S> {
         let reports = way.reports();
         report.take(&result);
         let gate = reports.clock.now().since(report.began);
+        let is_free = matches!(&result, Ok(answer) if answer.cache.is_from_memory());
         let (status, mut headers, body) = match result {
             Ok(answer) => answered(answer, gate, &report.notes.id),
             Err(fault) => refused(&fault, gate, &report.notes.id),
@@ -81,8 +82,8 @@ impl<S: Stage<Box<Arrival>> + 'static> Respond for Observe<S> {
         if let Some(told) = changes.and_then(|changes| changes.told.clone()) {
             headers.append(UNDERSTOOD, told);
         }
-        // A hit costs the account nothing, and says nothing of it.
-        if !matches!(report.result, "hit" | "stale")
+        // What comes from memory costs the account nothing, and says nothing of it.
+        if !is_free
             && let Some(route) = report.notes.route.place()
             && let Some(Some(tells)) = reports.tells.get(route)
         {

@@ -168,7 +168,10 @@ impl<S: Stage<Block> + 'static> Pages<S> {
                         let status = in_place_of(&fetched, over, reason);
                         going.fetched = None;
                         let seen = (fallback.view.clone(), fallback.generation);
-                        next = cut(route, (&ask, &going), &mut held.known(), seen, status, now);
+                        let mut known = held.known();
+                        next = cut(route, (&ask, &going), &mut known, seen, status, now);
+                        // What was seen before the call may be in the book no longer.
+                        known.changed();
                         continue;
                     }
                 }

@@ -9,7 +9,7 @@ use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Uri};
 
 use super::{Decide, Next};
-use crate::model::exchange::{Answer, Arrival, Ask, ClientId, Known, Question, RouteId, Routed, Spelling};
+use crate::model::exchange::{Answer, Arrival, Ask, ClientId, Known, Question, RouteId, Routed};
 use crate::model::fields::{WALK, named};
 use crate::model::{Body, Fault, FaultKind};
 use crate::rules::forwarded::{self, Network};
@@ -279,7 +279,7 @@ impl Understand {
                 return Err(not_understood(&refusal, params));
             }
         }
-        question.spelling = Some(Spelling { target: target.into(), route, exact: strict });
+        question.spelling = self.remembered.spelling(route, target, strict);
         let question = Arc::new(question);
         self.remembered.keep(&question);
         Ok(question)

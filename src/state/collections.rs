@@ -12,6 +12,7 @@ use foldhash::fast::RandomState;
 use http::header::HeaderName;
 use moka::ops::compute::Op;
 
+use super::paged::RouteNumber;
 use super::store::{Kept, Store};
 use crate::model::entry::Entry;
 use crate::model::key::Key;
@@ -40,6 +41,9 @@ pub struct Collection {
     bytes: AtomicUsize,
 }
 
+/// Which window was cut: by which route, out of which generation, behind how many items of it, and how many it has.
+type Window = (RouteNumber, Generation, u64, u64);
+
 /// What is known of a collection.
 #[derive(Debug)]
 pub struct Known {
@@ -49,7 +53,7 @@ pub struct Known {
     pub guesses: Guesses,
     /// Until when it is not worth trying to cut it.
     pub shunned_until: Moment,
-    cut: HashMap<(Generation, u64, u64), Arc<Cut>, RandomState>,
+    cut: HashMap<Window, Arc<Cut>, RandomState>,
 }
 
 impl Collection {
@@ -95,17 +99,17 @@ impl Collection {
 }
 
 impl Known {
-    /// The window of `size` items behind `from` others of a generation, as it was cut before.
-    pub fn find_cut(&self, generation: Generation, from: u64, size: u64) -> Option<&Arc<Cut>> {
-        self.cut.get(&(generation, from, size))
+    /// A window, as it was cut before.
+    pub(super) fn find_cut(&self, window: &Window) -> Option<&Arc<Cut>> {
+        self.cut.get(window)
     }
 
     /// Keeps a window as it was cut.
-    pub fn keep_cut(&mut self, generation: Generation, from: u64, size: u64, cut: &Arc<Cut>) {
+    pub(super) fn keep_cut(&mut self, window: Window, cut: &Arc<Cut>) {
         if self.cut.len() >= MOST_CUT {
             self.cut.clear();
         }
-        self.cut.insert((generation, from, size), cut.clone());
+        self.cut.insert(window, cut.clone());
     }
 
     /// Items changed: what was cut from them is to be cut anew.
@@ -113,6 +117,8 @@ impl Known {
         self.cut.clear();
     }
 
+    /// How many bytes it keeps. What is cut after it was last accounted for is not in that: at most [`MOST_CUT`] windows'
+    /// fields and envelopes, their items being the book's.
     fn size(&self) -> usize {
         let cut: usize = self.cut.values().map(|cut| cut.size()).sum();
         size_of::<Collection>() + self.book.bytes() + self.guesses.size() + cut
@@ -149,7 +155,7 @@ impl Store {
             self.list(&new);
             found = Some(new.clone());
             let others = held.iter().take(MOST_VARIANTS - 1).cloned();
-            Kept::of_collections(std::iter::once(new).chain(others)).map_or(Op::Nop, Op::Put)
+            Op::Put(Kept::of_collections(new, others.collect()))
         });
         found.unwrap_or_else(|| Arc::new(Collection::new(entry, size)))
     }

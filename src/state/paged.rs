@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,9 +28,24 @@ use crate::rules::params::Rule;
 use crate::rules::slices::Unsliceable;
 use crate::rules::walks::Standing;
 
+/// Which paged route of which plan: none has another's, so that what was cut by the rules of one is answered by no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RouteNumber(u64);
+
+impl RouteNumber {
+    /// One that none had before.
+    #[expect(clippy::new_without_default, reason = "no two are alike")]
+    pub fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// A paged route.
 #[derive(Debug)]
 pub struct PagedRoute {
+    /// Which it is.
+    pub number: RouteNumber,
     /// How it is paged.
     pub paging: Paging,
     /// Which request fields the upstream sees.

@@ -64,6 +64,11 @@ impl Remembered {
         })
     }
 
+    /// `target` on `route` as it is remembered, if it is not too long for that; `exact`: that strictness had nothing to refuse.
+    pub fn spelling(&self, route: RouteId, target: &str, exact: bool) -> Option<Spelling> {
+        (target.len() < MOST_BYTES).then(|| Spelling { target: target.into(), route, exact })
+    }
+
     /// Remembers what `question`, which knows its spelling, was read from.
     pub fn keep(&self, question: &Arc<Question>) {
         let Some(Spelling { target, route, .. }) = &question.spelling else { return };

@@ -58,24 +58,20 @@ pub(super) enum Kept {
 }
 
 impl Kept {
-    /// These variants of an answer, if there are any.
-    fn of_answers(mut variants: impl Iterator<Item = Arc<Entry>>) -> Option<Self> {
-        let newest = variants.next()?;
-        let others: Vec<_> = variants.collect();
-        Some(match others.is_empty() {
+    /// These variants of an answer.
+    fn of_answers(newest: Arc<Entry>, others: Vec<Arc<Entry>>) -> Self {
+        match others.is_empty() {
             true => Self::Answer(newest),
             false => Self::Answers(Arc::new(std::iter::once(newest).chain(others).collect())),
-        })
+        }
     }
 
-    /// These variants of a collection, if there are any.
-    pub(super) fn of_collections(mut variants: impl Iterator<Item = Arc<Collection>>) -> Option<Self> {
-        let newest = variants.next()?;
-        let others: Vec<_> = variants.collect();
-        Some(match others.is_empty() {
+    /// These variants of a collection.
+    pub(super) fn of_collections(newest: Arc<Collection>, others: Vec<Arc<Collection>>) -> Self {
+        match others.is_empty() {
             true => Self::Collection(newest),
             false => Self::Collections(Arc::new(std::iter::once(newest).chain(others).collect())),
-        })
+        }
     }
 
     /// The answers.
@@ -210,8 +206,7 @@ impl Store {
             let held = held.map(moka::Entry::into_value);
             let others = held.iter().flat_map(Kept::answers);
             let others = others.filter(|held| !replaces(entry, held, sent)).take(MOST_VARIANTS - 1);
-            let variants = std::iter::once(entry).chain(others).cloned();
-            Kept::of_answers(variants).unwrap_or_else(|| Kept::Answer(entry.clone()))
+            Kept::of_answers(entry.clone(), others.cloned().collect())
         });
         // Whoever erased it between the look and the insertion may have looked before it stood there.
         if is_erased() {
@@ -256,13 +251,15 @@ impl Store {
                 Some(held @ (Kept::Answer(_) | Kept::Answers(_))) => {
                     let held = held.answers();
                     gone = held.iter().filter(|entry| !keep(entry)).count();
-                    Kept::of_answers(held.iter().filter(|entry| keep(entry)).cloned())
+                    let mut left = held.iter().filter(|entry| keep(entry)).cloned();
+                    left.next().map(|newest| Kept::of_answers(newest, left.collect()))
                 }
                 Some(held @ (Kept::Collection(_) | Kept::Collections(_))) => {
                     let (left, ended): (Vec<_>, Vec<_>) =
                         held.collections().iter().cloned().partition(|held| keep_collection(held));
                     gone = ended.iter().map(|held| held.blocks().max(1)).sum();
-                    Kept::of_collections(left.into_iter())
+                    let mut left = left.into_iter();
+                    left.next().map(|newest| Kept::of_collections(newest, left.collect()))
                 }
             };
             match left {

@@ -128,8 +128,8 @@ pub fn answered(
     now: Moment,
 ) -> Option<Answer> {
     let (course, walk, owner) = walked((ask, going), generation, now)?;
-    let (from, size) = (going.span.start, going.window.size);
-    let cut = match known.find_cut(generation, from, size) {
+    let window = (route.number, generation, going.span.start, going.window.size);
+    let cut = match known.find_cut(&window) {
         Some(cut) => cut.clone(),
         None => {
             let (links, seen) = {
@@ -141,7 +141,7 @@ pub fn answered(
             let share = |fields| route.shapes.share(fields);
             let cut = Arc::new(route.paging.cut(view, going.window, target, (links, &seen), share)?);
             if !route.paging.names_addresses() {
-                known.keep_cut(generation, from, size, &cut);
+                known.keep_cut(window, &cut);
             }
             cut
         }
@@ -161,7 +161,7 @@ pub fn as_cut_before(
         Some(walk) => Some(walk.generation).filter(|generation| known.book.holds(*generation)),
         None => known.book.newest(),
     }?;
-    let cut = known.find_cut(generation, going.span.start, going.window.size)?.clone();
+    let cut = known.find_cut(&(route.number, generation, going.span.start, going.window.size))?.clone();
     let left = collection::left_of(&cut, &route.paging, wish, course)?;
     let walked = walked((ask, going), generation, wish.now)?;
     Some(given(route, (ask, going), known, (&cut, walked), CacheStatus::sliced(left), wish.now))

@@ -286,6 +286,48 @@ async fn stale_windows_stand_in_for_failures() {
     assert_eq!(paged.get(9, 3).await.status, 502);
 }
 
+/// What stood in for a failed call was seen before it: nobody is given it once more where others have renewed a part since.
+#[tokio::test(start_paused = true)]
+async fn what_stood_in_for_a_failure_is_kept_for_nobody() {
+    let paged = Paged::of(Listing::new(30), "ttl = \"30s\"\nstale_if_error = \"100s\"", PAGED);
+    // It gives more at once than a block has.
+    assert_eq!(ids(&paged.get(1, 20).await).len(), 20);
+    paged.get(1, 10).await;
+    paged.get(2, 10).await;
+    pass(s(31)).await;
+    paged.change(|list| list.items[15].1 = 1);
+    let list = paged.list.clone();
+    paged.world.upstream.plays(move |heard| match heard.target.contains("page=1&") {
+        true => Act::Unreachable(ms(500)),
+        false => list.lock().unwrap().answer(&heard.target).into(),
+    });
+    let waits = paged.world.get("/r?page=1&size=20").start();
+    pass(ms(100)).await;
+    let renewed = paged.get(2, 10).await.text().to_owned();
+    assert!(renewed.contains("\"v\":1"), "{renewed}");
+    let stood_in = waits.await.unwrap();
+    assert!(stood_in.cache().contains("detail=unreachable"), "{stood_in:?}");
+    let after = paged.get(1, 20).await;
+    assert!(after.cache().contains("detail=unreachable"), "{after:?}");
+    assert!(after.text().contains("\"v\":1"), "{after:?}");
+    paged.world.quiet().await;
+}
+
+/// An answer that cost no call says nothing of what is left of them.
+#[tokio::test(start_paused = true)]
+async fn a_window_from_memory_tells_nothing_of_the_account() {
+    let config =
+        Config { account: "quota = [{ requests = 3, per = \"10s\" }]", more: PAGED, ..Config::default() };
+    let world = World::new(&config);
+    let list = Listing::new(30);
+    world.upstream.plays(move |heard| list.answer(&heard.target));
+    let first = world.get("/r?page=1&size=5").send().await;
+    assert_eq!(first.header("ratelimit"), Some("\"10s\";r=2;t=10"));
+    let second = world.get("/r?page=2&size=5").send().await;
+    assert_eq!((second.cache(), second.header("ratelimit")), ("hit; ttl=30; detail=sliced", None));
+    assert_eq!(second.header("ratelimit-policy"), None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_cut_is_forwarded_as_it_was_asked() {
     let paged = Paged::new(Listing::new(30));

@@ -45,7 +45,8 @@ pub struct Paging {
 /// A window, ready to be answered.
 #[derive(Debug)]
 pub struct Cut {
-    /// Status, fields and age of the answer; its body is in the pieces.
+    /// Status, fields and age of the answer; its body is in the pieces. What is told to its client alone has its place among
+    /// the fields, and no value.
     pub entry: Arc<Entry>,
     /// The body, in order, no piece of it empty.
     pieces: Arc<[Bytes]>,
@@ -113,7 +114,8 @@ impl Paging {
         let leads = place.prev().is_some() || place.next().is_some();
         let linked = view.frame.is_linked() || (links && leads);
         let links = if linked { self.at(target, None, |address| address.links(&place)) } else { None };
-        // What each client is told has its place already, so that an answer hashes no name.
+        let links = links.filter(|links| links.value(b"").is_some());
+        // What each client is told has its place already, so that no answer's map grows.
         fields.insert(WALK, HeaderValue::from_static(""));
         if links.is_some() {
             fields.insert(header::LINK, HeaderValue::from_static(""));

@@ -159,7 +159,7 @@ pub fn next_step(book: &mut Book, paging: &Paging, wish: &Wish<'_>, course: &mut
 }
 
 /// How much freshness is left of a window that was cut before, for `wish` on its `course`; `None` where it is not fresh, or
-/// past the end. Cuts are kept for as long as a book stays as it is, so that a look would find the same.
+/// of nothing. Cuts are kept for as long as a book stays as it is, so that a look would find the same.
 pub fn left_of(cut: &Cut, paging: &Paging, wish: &Wish<'_>, course: &Course) -> Option<Duration> {
     if cut.view.parts.is_empty() {
         return None;

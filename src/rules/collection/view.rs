@@ -85,7 +85,7 @@ pub struct Judged {
 }
 
 /// What a view rests on: an answer, the place to ask at for a newer one, and the block if it is one.
-type Rest<'a> = (&'a Arc<Entry>, i64, Option<&'a Arc<Held>>);
+type Basis<'a> = (&'a Arc<Entry>, i64, Option<&'a Arc<Held>>);
 
 impl Chain {
     /// What is known of `span`, as positions of the generation that begins at `head`. `strict`: how many items from the
@@ -157,7 +157,7 @@ impl View {
     }
 
     /// The worst of what it rests on: what may be done with that, the answer, its place, and the block if it is one.
-    pub(super) fn worst(&self, by: &Freshness<'_>) -> Option<(Verdict, Rest<'_>)> {
+    pub(super) fn worst(&self, by: &Freshness<'_>) -> Option<(Verdict, Basis<'_>)> {
         let last = self.end.as_ref().map(|(_, place)| *place);
         let blocks = self.parts.iter().map(|part| {
             let ends = last == Some(part.place.saturating_add(signed(part.items.len() as u64)));
