@@ -313,6 +313,29 @@ async fn what_stood_in_for_a_failure_is_kept_for_nobody() {
     paged.world.quiet().await;
 }
 
+/// Two routes may lead to one list: they share its blocks, and each names its own addresses.
+#[tokio::test(start_paused = true)]
+async fn each_route_links_to_itself() {
+    let more = format!(
+        "{PAGED}[[routes]]\nname = \"b\"\npath = \"/b\"\nupstream_path = \"/r\"\nupstream = \"u\"\naccount = \"a\"\n\
+         [routes.cache]\nttl = \"30s\"\n{PAGED}"
+    );
+    let world = World::new(&Config { more: more.leak(), ..Config::default() });
+    let list = Listing::new(30);
+    world
+        .upstream
+        .plays(move |heard| list.answer(&heard.target).with("link", "</v1/r?page=2>; rel=\"next\""));
+    for round in 0..2 {
+        for path in ["/r", "/b"] {
+            let got = world.get(&format!("{path}?page=2&size=5")).send().await;
+            assert_eq!(ids(&got), [25, 24, 23, 22, 21], "{path}, round {round}");
+            let link = got.header("link").expect("the upstream has one");
+            assert!(link.split(", ").all(|link| link.starts_with(&format!("<{path}?"))), "{path}: {link}");
+        }
+    }
+    assert_eq!(world.calls(), 1);
+}
+
 /// An answer that cost no call says nothing of what is left of them.
 #[tokio::test(start_paused = true)]
 async fn a_window_from_memory_tells_nothing_of_the_account() {
