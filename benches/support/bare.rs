@@ -155,8 +155,14 @@ fn held(
     let bodies = Arc::new(bodies);
     move |request| {
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-        let mut response = Response::new(Full::new(bodies.get(target).cloned().unwrap_or_default()));
-        *response.headers_mut() = headers.clone();
+        let mut response = Response::new(Full::default());
+        match bodies.get(target) {
+            Some(body) => {
+                *response.headers_mut() = headers.clone();
+                *response.body_mut() = Full::new(body.clone());
+            }
+            None => *response.status_mut() = StatusCode::NOT_FOUND,
+        }
         ready(Ok(response))
     }
 }

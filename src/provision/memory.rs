@@ -65,7 +65,7 @@ pub(super) fn paged(plan: &Plan, route: &RoutePlan, lasting: &Lasting) -> Option
     settled.ttl = pages.settled_ttl.or(settled.ttl);
     let size = route.params.as_ref()?.param(pages.size)?.name.as_str();
     Some(PagedRoute {
-        number: RouteNumber::new(),
+        number: RouteNumber::next(),
         paging: Paging {
             reading: reading(plan, route),
             counting: pages.counting,

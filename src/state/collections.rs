@@ -42,7 +42,7 @@ pub struct Collection {
 }
 
 /// Which window was cut: by which route, out of which generation, behind how many items of it, and how many it has.
-type Window = (RouteNumber, Generation, u64, u64);
+type CutKey = (RouteNumber, Generation, u64, u64);
 
 /// What is known of a collection.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub struct Known {
     pub guesses: Guesses,
     /// Until when it is not worth trying to cut it.
     pub shunned_until: Moment,
-    cut: HashMap<Window, Arc<Cut>, RandomState>,
+    cut: HashMap<CutKey, Arc<Cut>, RandomState>,
 }
 
 impl Collection {
@@ -100,16 +100,16 @@ impl Collection {
 
 impl Known {
     /// A window, as it was cut before.
-    pub(super) fn find_cut(&self, window: &Window) -> Option<&Arc<Cut>> {
-        self.cut.get(window)
+    pub(super) fn find_cut(&self, key: &CutKey) -> Option<&Arc<Cut>> {
+        self.cut.get(key)
     }
 
     /// Keeps a window as it was cut.
-    pub(super) fn keep_cut(&mut self, window: Window, cut: &Arc<Cut>) {
+    pub(super) fn keep_cut(&mut self, key: CutKey, cut: &Arc<Cut>) {
         if self.cut.len() >= MOST_CUT {
             self.cut.clear();
         }
-        self.cut.insert(window, cut.clone());
+        self.cut.insert(key, cut.clone());
     }
 
     /// Items changed: what was cut from them is to be cut anew.

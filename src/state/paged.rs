@@ -34,8 +34,7 @@ pub struct RouteNumber(u64);
 
 impl RouteNumber {
     /// One that none had before.
-    #[expect(clippy::new_without_default, reason = "no two are alike")]
-    pub fn new() -> Self {
+    pub fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }

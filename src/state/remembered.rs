@@ -186,6 +186,7 @@ mod tests {
     #[test]
     fn what_is_long_is_not_kept() {
         let (remembered, target) = (Remembered::new(0), "x".repeat(MOST_BYTES));
+        assert!(remembered.spelling(RouteId(0), &target, true).is_none());
         remembered.keep(&question(0, &target, true));
         assert!(remembered.find(RouteId(0), &target, false).is_none());
     }

@@ -168,9 +168,8 @@ impl View {
         let begins = self.parts.first().is_some_and(|part| part.place < self.strict);
         let policy = if begins { by.edges } else { by.settled };
         let end = end.chain(self.outdated.iter().map(|(shown, place)| (shown, *place, None, policy)));
-        let judged = blocks.chain(end);
-        let judged =
-            judged.map(|(entry, place, held, policy)| (judge(policy, entry, by), (entry, place, held)));
+        let all = blocks.chain(end);
+        let judged = all.map(|(entry, place, held, policy)| (judge(policy, entry, by), (entry, place, held)));
         // Of equals the first.
         judged.reduce(|worst, next| if rank(&next.0) > rank(&worst.0) { next } else { worst })
     }
